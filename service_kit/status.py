@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 import grpc
 import structlog
 from google.protobuf.message import Message
-from google.rpc import code_pb2, error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from service_kit.errors import (
@@ -52,6 +52,9 @@ CODES: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
     ServiceError: (grpc.StatusCode.FAILED_PRECONDITION, "REFUSED"),
 }
 """The one table: what each error is on the wire. A subclass counts as its nearest listed base."""
+
+_DETAILS_KEY = "grpc-status-details-bin"
+"""The trailing metadata in which gRPC carries a google.rpc.Status."""
 
 _OWN_FAULT = {"UNAUTHENTICATED", "PERMISSION_DENIED"}
 """Refusals by another server that concern this server's credentials and not those of its caller."""
@@ -133,7 +136,7 @@ def remote_error(error: grpc.RpcError) -> RemoteError:
     code, text = error.code().name, error.details() or ""
     status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
-        if key == rpc_status.GRPC_DETAILS_METADATA_KEY:
+        if key == _DETAILS_KEY:
             status.ParseFromString(cast(bytes, value))
     if not status.details:
         message, hint = _UNREACHABLE.get(code, ("", ""))
@@ -189,7 +192,7 @@ def _guard(method: _Handler, name: str) -> _Handler:
                 async with contextlib.aclosing(method(request, context)) as responses:
                     async for response in responses:
                         yield response
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (this is the boundary)
                 await _refuse(error, context, name)
 
         return stream
@@ -197,7 +200,7 @@ def _guard(method: _Handler, name: str) -> _Handler:
     async def call(request: Any, context: _Context) -> Any:
         try:
             return await method(request, context)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             await _refuse(error, context, name)
 
     return call
