@@ -1,0 +1,214 @@
+"""Start, serve and drain a gRPC server: the same for every service.
+
+A server listens on loopback unless told otherwise, answers health checks and reflection, turns errors into statuses
+(:mod:`service_kit.status`), and on SIGTERM or SIGINT drains: health says NOT_SERVING, no new call is taken, running
+calls get ``grace`` seconds. A second signal ends them at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from service_kit.errors import InvalidArgument, InvalidConfiguration, RemoteError, ServiceError
+from service_kit.status import ErrorInterceptor
+
+MESSAGE_BYTES = 16 * 2**20
+"""Largest message that a server takes or sends."""
+
+MESSAGE_LIMITS = (("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max_send_message_length", MESSAGE_BYTES))
+"""Channel and server options for that limit."""
+
+Register = Callable[[grpc.aio.Server], Iterable[str]]
+"""Adds servicers to a server and returns the full names of their services, for health and reflection."""
+
+log = structlog.get_logger("service_kit.server")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How a server is reached and how it ends."""
+
+    listen: str = "127.0.0.1:0"
+    """HOST:PORT, [IPV6]:PORT or unix:PATH; port 0 lets the system choose a free one."""
+    address_file: Path | None = None
+    """Where the bound address is written once the server is ready, and removed when it stops."""
+    grace: float = 10.0
+    """Seconds that running calls get to finish after SIGTERM."""
+    insecure: bool = False
+    """Allow a non-loopback ``listen`` without TLS and token."""
+
+
+async def serve(
+    register: Register,
+    settings: ServerSettings,
+    *,
+    name: str,
+    draining: asyncio.Event | None = None,
+    on_stop: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. See :func:`serving` for the arguments and errors."""
+    loop, draining, hurry = asyncio.get_running_loop(), draining or asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        (hurry if draining.is_set() else draining).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        async with serving(register, settings, name=name, draining=draining, hurry=hurry, on_stop=on_stop):
+            await draining.wait()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+@asynccontextmanager
+async def serving(
+    register: Register,
+    settings: ServerSettings,
+    *,
+    name: str,
+    draining: asyncio.Event | None = None,
+    hurry: asyncio.Event | None = None,
+    on_stop: Callable[[], Awaitable[None]] | None = None,
+) -> AsyncIterator[str]:
+    """A running server for the length of the block; yields the address it is bound to.
+
+    ``draining`` is set when the server begins to stop: give the same event to servicers, whose watch streams must then
+    end. ``hurry`` cuts the grace short. ``on_stop`` runs after the last call has ended, whatever happened before.
+    Raises :class:`ServiceError` when the address cannot be bound and :class:`InvalidArgument` for a bad ``listen``.
+    """
+    server = grpc.aio.server(
+        interceptors=[ErrorInterceptor()],
+        # Without this option, two servers share a port silently and each gets half of the calls.
+        options=[("grpc.so_reuseport", 0), *MESSAGE_LIMITS],
+    )
+    try:
+        address = _bind(server, settings)
+        healthy = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        names = [*register(server), health.SERVICE_NAME]
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+        await server.start()
+        for service in (health.OVERALL_HEALTH, *names):
+            await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
+        _publish(settings.address_file, address)
+        log.info("listening", name=name, address=address)
+        try:
+            yield address
+        finally:
+            (draining or asyncio.Event()).set()
+            log.info("draining", name=name, grace_seconds=settings.grace)
+            await healthy.enter_graceful_shutdown()
+            if settings.address_file is not None:
+                settings.address_file.unlink(missing_ok=True)
+            await _drain(server, settings.grace, hurry or asyncio.Event())
+            log.info("stopped", name=name)
+    finally:
+        if on_stop is not None:
+            await on_stop()
+
+
+async def _drain(server: grpc.aio.Server, grace: float, hurry: asyncio.Event) -> None:
+    stopping = asyncio.create_task(server.stop(grace))
+    hurried = asyncio.create_task(hurry.wait())
+    await asyncio.wait((stopping, hurried), return_when=asyncio.FIRST_COMPLETED)
+    if not stopping.done():
+        await server.stop(None)
+    hurried.cancel()
+    await stopping
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings) -> str:
+    """Bind ``settings.listen`` and return the address with its real port. Transport security attaches here."""
+    if settings.listen.startswith("unix:"):
+        host, port = settings.listen, None
+    else:
+        host, port = parse_address(settings.listen)
+        if not settings.insecure and not is_loopback(host):
+            raise ServiceError(
+                f"refusing to listen on {settings.listen}: it is reachable from other machines without TLS and a token",
+                hint="Listen on 127.0.0.1, or pass --insecure if the network is trusted.",
+            )
+    try:
+        if port is not None:
+            _try_bind(host, port)
+        bound = server.add_insecure_port(settings.listen)
+    except (OSError, RuntimeError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ServiceError(
+            f"cannot listen on {settings.listen}: {why}",
+            hint="Choose another address with --listen HOST:PORT; port 0 takes any free port.",
+        ) from error
+    if port is None:
+        return host
+    return f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+
+
+def parse_address(text: str, field: str = "listen") -> tuple[str, int]:
+    """HOST:PORT or [IPV6]:PORT as host and port. Raises :class:`InvalidArgument` naming ``field``."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidArgument.of(field, f"must be HOST:PORT with a port from 0 to 65535; got {text!r}")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is only reachable from this machine. A name other than localhost counts as reachable."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _try_bind(host: str, port: int) -> None:
+    """Raise the system's own OSError where the address cannot be had: gRPC says only that it failed."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: a port in TIME_WAIT is free
+        probe.bind(address)
+
+
+def _publish(file: Path | None, address: str) -> None:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        draft.write_text(address + "\n")
+        draft.replace(file)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a program: an error of the catalogue becomes one line on stderr and a non-zero exit, not a stack trace.
+
+    Exit codes: 2 for wrong input, 1 for any other catalogue error, 130 after Ctrl-C.
+    """
+    try:
+        asyncio.run(main)
+    except (ServiceError, InvalidConfiguration) as error:
+        sys.exit(complain(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def complain(error: ServiceError | InvalidConfiguration) -> int:
+    """Write ``error: …`` and its hint to stderr; returns the exit code that fits."""
+    message, *hint = str(error).split("\n")
+    sys.stderr.write("\n".join([f"error: {message}", *(f"       {line}" for line in hint)]) + "\n")
+    invalid = isinstance(error, InvalidArgument | InvalidConfiguration)
+    return 2 if invalid or (isinstance(error, RemoteError) and error.code == "INVALID_ARGUMENT") else 1
