@@ -1,0 +1,103 @@
+"""What the environment says, each name in one place.
+
+======================== ========================================== ===============================================
+variable                 default                                    meaning
+======================== ========================================== ===============================================
+OPENAI_BASE_URL          (none: the scripted researcher)            OpenAI-compatible endpoint, ending in ``/v1``
+OPENAI_API_KEY           (none)                                     its key; local endpoints often need none
+BILEVEL_MODEL            (none)                                     model name, as that endpoint calls it
+BILEVEL_MODEL_TIMEOUT    120                                        seconds that one answer may take
+BILEVEL_MODEL_RETRIES    4                                          repeats after a transient failure
+BILEVEL_TEMPERATURE      (the endpoint's)                           sampling temperature, 0 to 2
+BILEVEL_MAX_TOKENS       (the endpoint's)                           longest answer, in tokens
+BILEVEL_PRICE_INPUT      (unknown)                                  price of a million prompt tokens, in US dollars
+BILEVEL_PRICE_OUTPUT     (unknown)                                  price of a million completion tokens
+BILEVEL_HOME             ~/.local/share/bilevel                     databases, reports, libraries
+BILEVEL_CACHE            ~/.cache/bilevel                           what can be made again: tokenised data
+BILEVEL_DATABASE         (a file under BILEVEL_HOME)                SQLAlchemy URL of a service's database
+BILEVEL_LOG_FORMAT       console on a terminal, else json           see :mod:`service_kit.logs`
+BILEVEL_LOG_LEVEL        info                                       see :mod:`service_kit.logs`
+======================== ========================================== ===============================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from service_kit.errors import InvalidArgument, Violation
+
+
+class EnvironmentSettings(BaseSettings):
+    """Base: fields are read from the environment variable named as their alias; an empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True, case_sensitive=True, frozen=True, extra="forbid")
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """The settings of this process, with ``overrides`` by field name.
+
+        Raises :class:`InvalidArgument` naming each wrong variable.
+        """
+        aliases = {name: field.alias or name for name, field in cls.model_fields.items()}
+        try:
+            return cls(**{aliases[name]: value for name, value in overrides.items()})
+        except ValidationError as error:
+            wrong = [Violation(".".join(map(str, e["loc"])), _lower_first(e["msg"])) for e in error.errors()]
+            # "from None": the validation error quotes the values, and one of them may be a key.
+            raise InvalidArgument(wrong) from None
+
+
+class ModelSettings(EnvironmentSettings):
+    """The language model that both loops use."""
+
+    base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
+    api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
+    model: str | None = Field(None, alias="BILEVEL_MODEL")
+    timeout: float = Field(120.0, alias="BILEVEL_MODEL_TIMEOUT", gt=0)
+    """Seconds that one answer may take."""
+    retries: int = Field(4, alias="BILEVEL_MODEL_RETRIES", ge=0, le=20)
+    temperature: float | None = Field(None, alias="BILEVEL_TEMPERATURE", ge=0, le=2)
+    max_tokens: int | None = Field(None, alias="BILEVEL_MAX_TOKENS", ge=1)
+    price_input: float | None = Field(None, alias="BILEVEL_PRICE_INPUT", ge=0)
+    """US dollars for a million prompt tokens; the cost is unknown unless both prices are set."""
+    price_output: float | None = Field(None, alias="BILEVEL_PRICE_OUTPUT", ge=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("must be an http:// or https:// address, for example http://127.0.0.1:11434/v1")
+        return url
+
+    @property
+    def configured(self) -> bool:
+        """Whether the environment chose an endpoint; if not, the scripted researcher stands in."""
+        return self.base_url is not None or self.api_key is not None
+
+
+class PathSettings(EnvironmentSettings):
+    """Where things are kept."""
+
+    home: Path = Field(Path("~/.local/share/bilevel"), alias="BILEVEL_HOME")
+    """Data that must not be lost: databases, reports, libraries."""
+    cache: Path = Field(Path("~/.cache/bilevel"), alias="BILEVEL_CACHE")
+    """Data that can be made again."""
+    database: str | None = Field(None, alias="BILEVEL_DATABASE")
+
+    @field_validator("home", "cache")
+    @classmethod
+    def _expand(cls, path: Path) -> Path:
+        return path.expanduser().absolute()
+
+    def database_url(self, service: str) -> str:
+        """The SQLAlchemy URL of a service's database: the configured one, or ``SERVICE.db`` in the data directory."""
+        return self.database or f"sqlite+aiosqlite:///{self.home / service}.db"
+
+
+def _lower_first(sentence: str) -> str:
+    sentence = sentence.removeprefix("Value error, ").replace("Input should be", "must be")
+    return sentence[:1].lower() + sentence[1:]
