@@ -1,0 +1,61 @@
+# Every target sets up .venv by itself when needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+BUF := $(VENV)/node_modules/.bin/buf
+PACKAGES := service_kit mechanisms gpt_trainer inner_service outer_service clients
+
+.PHONY: help setup demo test test-long lint format proto proto-check buf clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(READY) ## Create .venv with everything, exact versions from constraints.txt
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	# torch first and by its exact version: a CPU build, where one is at hand, wins over the much larger default.
+	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints.txt)"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[trainer,inner,outer,postgres,dev]'
+	touch $(READY)
+
+demo: $(READY) ## Bare search beside bilevel search on real CPU GPT training, offline
+	$(BIN)/bilevel demo
+
+test: $(READY) ## The default test suite
+	$(BIN)/python -m pytest
+
+test-long: $(READY) ## Tests that take longer
+	$(BIN)/python -m pytest -m long
+
+lint: $(READY) ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY) ## Let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: $(READY) ## Regenerate the Python code of proto/
+	rm -f proto/bilevel/v1/*_pb2*.py proto/bilevel/v1/*_pb2*.pyi
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I . \
+	  --plugin=protoc-gen-mypy=../$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=../$(BIN)/protoc-gen-mypy_grpc \
+	  --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. bilevel/v1/*.proto
+
+proto-check: proto ## Fail if the committed generated code is not what proto/ generates
+	git diff --exit-code -- proto
+	test -z "$$(git ls-files --others --exclude-standard -- proto)"
+
+$(BUF):
+	npm install --silent --no-fund --no-audit --prefix $(VENV) @bufbuild/buf@1.75.0
+
+buf: $(READY) $(BUF) ## buf lint
+	$(BUF) lint proto
+
+clean: ## Remove .venv and everything generated
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
