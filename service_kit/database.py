@@ -1,0 +1,155 @@
+"""A service's own database: SQLite in WAL mode by default, PostgreSQL by URL.
+
+Ownership: one :class:`Database` a process and database file; the store that opened it closes it. Any number of tasks of
+one event loop may use it. Several processes may open the same file, because SQLite locks it.
+
+Concurrency: :meth:`Database.transaction` is for writing. On SQLite one writer runs at a time: the others of this
+process queue in order, those of other processes wait up to ``BUSY_SECONDS``. :meth:`Database.reading` never waits for a
+writer and never delays one. Keep both short and never await a model or another server inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from sqlalchemy import Connection, DateTime, Dialect, MetaData, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.types import TypeDecorator
+
+from service_kit.errors import InvalidArgument, ServiceError
+
+BUSY_SECONDS = 30
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+_WRITES = "bilevel_writes"
+
+
+class Moment(TypeDecorator[datetime]):
+    """Column type for a point in time: an aware datetime in, the same moment in UTC out, on every database."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a moment needs a time zone")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Database:
+    """An open database. Create it with :meth:`open`."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self._is_sqlite = url.get_backend_name() == "sqlite"
+        self._engine = create_async_engine(url, pool_pre_ping=not self._is_sqlite)
+        self._writing_engine = self._engine.execution_options(**{_WRITES: True})
+        self._one_writer = asyncio.Lock() if self._is_sqlite else nullcontext()
+        self._after_commit: dict[Connection, list[Callable[[], None]]] = {}
+        if self._is_sqlite:
+            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
+            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+
+    @classmethod
+    async def open(cls, url: str, *metadata: MetaData) -> Self:
+        """Connect, and create the tables of ``metadata`` that do not exist.
+
+        Raises :class:`InvalidArgument` for a URL that cannot be used and :class:`ServiceError` when connecting fails.
+        """
+        database = cls(_checked(url))
+        try:
+            if database._is_sqlite:
+                Path(database.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+            async with database.transaction() as connection:
+                for tables in metadata:
+                    await connection.run_sync(tables.create_all)
+        except (DBAPIError, OSError) as error:
+            await database.close()
+            reason = str(getattr(error, "orig", error)).strip()
+            raise ServiceError(
+                f"cannot open the database {database.url}: {reason}",
+                hint="Set BILEVEL_DATABASE to another URL, or BILEVEL_HOME to a folder that can be written.",
+            ) from error
+        return database
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction: committed at the end of the block, rolled back when the block raises."""
+        hooks: list[Callable[[], None]] = []
+        async with self._one_writer, self._writing_engine.connect() as connection:
+            assert connection.sync_connection is not None
+            self._after_commit[connection.sync_connection] = hooks
+            try:
+                async with connection.begin():
+                    yield connection
+            finally:
+                del self._after_commit[connection.sync_connection]
+        for hook in hooks:
+            hook()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A consistent view of what was committed when the first statement of the block ran."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+    async def on_commit(self, transaction: AsyncConnection | AsyncSession, hook: Callable[[], None]) -> AsyncConnection:
+        """Call ``hook`` once ``transaction`` has been committed; returns its connection.
+
+        ``transaction`` is what :meth:`transaction` yielded, or a session bound to that. Raises RuntimeError for others.
+        """
+        connection = await transaction.connection() if isinstance(transaction, AsyncSession) else transaction
+        hooks = self._after_commit.get(connection.sync_connection) if connection.sync_connection is not None else None
+        if hooks is None:
+            raise RuntimeError("this needs a connection from Database.transaction(), or a session bound to one")
+        hooks.append(hook)
+        return connection
+
+
+def _checked(url: str) -> URL:
+    def wrong(description: str) -> InvalidArgument:
+        return InvalidArgument.of("BILEVEL_DATABASE", description)
+
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise wrong("must be a SQLAlchemy URL such as sqlite:////data/inner.db") from None
+    backend = parsed.get_backend_name()
+    if backend not in _DRIVERS:
+        raise wrong(f"must begin with sqlite:// or postgresql://; got {backend}://")
+    if backend == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise wrong("must name a file: every connection needs to see the same data")
+    return parsed.set(drivername=_DRIVERS[backend])
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver would begin transactions itself, too late and never IMMEDIATE: _begin_sqlite does it instead.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that reads first and writes later fails when another writer came between; IMMEDIATE waits instead.
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
