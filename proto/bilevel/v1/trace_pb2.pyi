@@ -320,7 +320,7 @@ class RunSpec(_message.Message):
     task: _builtins.str
     """Configured name of the task, for example gpt; never an address."""
     max_trials: _builtins.int
-    """Trials to decide, the baseline not counted; 1 to 100000."""
+    """Trials to decide (kept or discarded; refused ones and the baseline are not counted); 1 to 100000."""
     seed: _builtins.int
     """Seed of the search and, with the trial number, of its evaluations."""
     checkpoint_every: _builtins.int
@@ -415,7 +415,7 @@ class Run(_message.Message):
     baseline_metric: _builtins.float
     """The baseline's metric, in the objective's unit."""
     decided_trials: _builtins.int
-    """Trials decided (kept, discarded or rejected), the baseline not counted."""
+    """Trials decided (kept or discarded; refused ones and the baseline are not counted)."""
     last_sequence: _builtins.int
     """Number of its newest trace event."""
     etag: _builtins.str
