@@ -134,9 +134,8 @@ def _checked(url: str) -> URL:
     backend = parsed.get_backend_name()
     if backend not in _DRIVERS:
         raise wrong(f"must begin with sqlite:// or postgresql://; got {backend}://")
-    if backend == "sqlite":
-        if not parsed.database or parsed.database == ":memory:":
-            raise wrong("must name a file: every connection needs to see the same data")
+    if backend == "sqlite" and (not parsed.database or parsed.database == ":memory:"):
+        raise wrong("must name a file: every connection needs to see the same data")
     return parsed.set(drivername=_DRIVERS[backend])
 
 
