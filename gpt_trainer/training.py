@@ -1,0 +1,113 @@
+"""The training loop: as many optimiser steps as the budget pays for."""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gpt_trainer.batches import TrainingBatches
+from gpt_trainer.clock import Clock
+from gpt_trainer.device import Device
+from gpt_trainer.model import GPT
+from gpt_trainer.optimizer import MuonAdamW
+from gpt_trainer.trial import Plan, Progress
+
+LOSS_SMOOTHING = 0.9
+"""Weight of the past in the reported training loss, as in the published script."""
+
+EXPLOSION = 2.0
+"""A training loss above this many times ln(vocabulary), the loss of knowing nothing, is an explosion."""
+
+REPORT_INTERVAL = 0.2
+"""Seconds between progress reports, at least."""
+
+
+class Diverged(ArithmeticError):
+    """The loss is not a number, infinite or exploded; the message says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a finished training did."""
+
+    steps: int
+    tokens: int
+    train_loss: float
+    """Smoothed loss of the last steps, nats a token."""
+    clock_seconds: float
+    wall_seconds: float
+    epochs: int
+
+
+def train(
+    model: GPT,
+    optimizer: MuonAdamW,
+    batches: TrainingBatches,
+    plan: Plan,
+    clock: Clock,
+    device: Device,
+    report: Callable[[Progress], None],
+) -> Training:
+    """Train ``model`` until ``clock`` affords no further step. Raises :class:`Diverged`."""
+    h = plan.hyperparameters
+    limit = EXPLOSION * math.log(plan.architecture.vocabulary)
+    loss_of = model.fused_loss if device.is_cpu else model.loss
+    began = reported = time.perf_counter()
+    step, smoothed = 0, 0.0
+    gc.collect()
+    gc.disable()  # a collection in the middle of a step would be charged to it
+    try:
+        while clock.affords_step():
+            clock.begin_step()
+            mean_loss = accumulate(loss_of, batches, h.device_batch_size, plan.micro_steps)
+            optimizer.step(min(clock.spent / clock.budget, 1.0))
+            loss = mean_loss.item()
+            clock.end_step()
+            step += 1
+            if not math.isfinite(loss) or loss > limit:
+                raise Diverged(
+                    f"training loss {loss:.4g} at step {step}: not finite or above {limit:.3g} (twice ln(vocabulary))"
+                )
+            smoothed = LOSS_SMOOTHING * smoothed + (1 - LOSS_SMOOTHING) * loss
+            now = time.perf_counter()
+            if now - reported >= REPORT_INTERVAL or step == 1:
+                reported = now
+                report(
+                    Progress(
+                        phase="training",
+                        fraction=min(clock.spent / clock.budget, 1.0),
+                        step=step,
+                        tokens=step * h.total_batch_size,
+                        train_loss=smoothed / (1 - LOSS_SMOOTHING**step),
+                        clock_seconds=clock.spent,
+                        wall_seconds=now - began,
+                    )
+                )
+    finally:
+        gc.enable()
+    return Training(
+        steps=step,
+        tokens=step * h.total_batch_size,
+        train_loss=smoothed / (1 - LOSS_SMOOTHING**step),
+        clock_seconds=clock.spent,
+        wall_seconds=time.perf_counter() - began,
+        epochs=batches.epoch,
+    )
+
+
+def accumulate(
+    loss_of: Callable[[Tensor, Tensor], Tensor], batches: TrainingBatches, rows: int, micro_steps: int
+) -> Tensor:
+    """Leave the gradient of one optimiser step on the parameters; returns its mean loss in nats."""
+    total: Tensor | None = None
+    for _ in range(micro_steps):
+        loss = loss_of(*batches.take(rows)) / micro_steps
+        loss.backward()  # type: ignore[no-untyped-call]
+        total = loss.detach() if total is None else total + loss.detach()
+    assert total is not None
+    return total

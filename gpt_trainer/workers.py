@@ -1,0 +1,241 @@
+"""Warm worker processes: started once, one for each slot, reused across trials, killed whole and replaced when needed.
+
+Starting a process and importing torch costs more than a short trial, so workers wait for work. Each is a process group
+of its own that dies with this process. Importing this needs no torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from gpt_trainer.trial import Progress, TrialRequest, TrialResult
+from service_kit.errors import Exhausted, ServiceError
+from service_kit.parameters import Outcome
+from service_kit.processes import ProcessGroup, clean_environment, spawn
+
+START_LIMIT = 300.0
+"""Seconds after which a worker that is not ready is given up; preparing a large corpus is part of it."""
+
+_LINE_LIMIT = 2**20
+_ENVIRONMENT = ("HOME", "USER", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "HF_HOME")
+
+log = structlog.get_logger("gpt_trainer.workers")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker is started with."""
+
+    preset: str
+    cache: Path
+    """Folder of prepared data."""
+    device: str = "auto"
+    threads: int = 1
+    """CPU threads of a worker. One keeps its speed beside a busy neighbour; two lose most of it."""
+    precision: str = "auto"
+    memory_limit_mb: float | None = None
+    """Memory that trials may take beyond an idle worker's; None leaves it to the system."""
+
+    def argument(self) -> str:
+        return json.dumps({**asdict(self), "cache": str(self.cache)})
+
+
+class WorkerEnded(Exception):
+    """The process ended without a result. ``returncode`` is minus the signal's number where a signal ended it."""
+
+    def __init__(self, returncode: int) -> None:
+        super().__init__(str(returncode))
+        self.returncode = returncode
+
+
+class Worker:
+    """One warm process."""
+
+    def __init__(self, group: ProcessGroup, ready: dict[str, Any]) -> None:
+        self._group = group
+        self.hardware: str = ready["hardware"]
+        """For example ``AMD EPYC, 1 thread``."""
+        self.precision: str = ready["precision"]
+        self.on_cpu: bool = ready["on_cpu"]
+
+    @classmethod
+    async def start(cls, settings: WorkerSettings) -> Worker:
+        """Start a process and wait until it is warm. Raises ServiceError when it ends before that."""
+        environment = clean_environment(*_ENVIRONMENT)
+        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            environment[variable] = str(settings.threads)
+        group = await spawn(
+            [sys.executable, "-m", "gpt_trainer.worker", settings.argument()],
+            env=environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_LINE_LIMIT,
+        )
+        try:
+            ready = await asyncio.wait_for(_read(group), START_LIMIT)
+        except (WorkerEnded, TimeoutError) as error:
+            await group.kill()
+            raise ServiceError(
+                "a training worker did not start", hint="Its own message is in the log above."
+            ) from error
+        except BaseException:
+            await group.kill()
+            raise
+        return cls(group, ready)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the trainer itself, below its supervisor."""
+        return self._group.members()[0].pid
+
+    async def send(self, request: TrialRequest) -> None:
+        """Begin a trial; its events follow from :meth:`read`."""
+        assert self._group.stdin is not None
+        self._group.stdin.write(json.dumps(request.to_json()).encode() + b"\n")
+        with contextlib.suppress(ConnectionError):  # a dead process shows in read(), with its exit code
+            await self._group.stdin.drain()
+
+    async def read(self) -> dict[str, Any]:
+        """The next event. Raises :class:`WorkerEnded`."""
+        return await _read(self._group)
+
+    async def kill(self) -> None:
+        await self._group.kill()
+
+
+async def _read(group: ProcessGroup) -> dict[str, Any]:
+    assert group.stdout is not None
+    line = await group.stdout.readline()
+    if not line.endswith(b"\n"):
+        raise WorkerEnded(await group.wait())
+    event: dict[str, Any] = json.loads(line)
+    return event
+
+
+class WorkerPool:
+    """A fixed number of slots, each with a warm worker or one on its way."""
+
+    def __init__(self, settings: WorkerSettings, count: int) -> None:
+        self.settings, self.capacity = settings, count
+        self._idle: list[asyncio.Task[Worker]] = []
+        self._busy: set[Worker | None] = set()
+        self._stopping = False
+
+    async def start(self) -> Worker:
+        """Start every worker; returns the first that is warm. Raises ServiceError when it cannot start."""
+        self._idle = [self._launch() for _ in range(self.capacity)]
+        return await asyncio.shield(self._idle[0])
+
+    async def stop(self) -> None:
+        """Kill every worker. Trials that are running end as CANCELLED."""
+        self._stopping = True
+        for worker in tuple(self._busy):
+            if worker is not None:
+                await worker.kill()
+        for launch in self._idle:
+            launch.cancel()  # one that is still starting kills its process
+        for started in await asyncio.gather(*self._idle, return_exceptions=True):
+            if isinstance(started, Worker):
+                await started.kill()
+
+    async def evaluate(self, request: TrialRequest, hard_limit: float) -> AsyncIterator[Progress | TrialResult]:
+        """Progress and then exactly one result of a trial.
+
+        After ``hard_limit`` seconds of wall-clock time the worker is killed and the outcome is TIMED_OUT. Closing the
+        iterator or cancelling the task that drives it kills the worker too. Raises :class:`Exhausted` when every slot
+        is busy.
+        """
+        if not self._idle:
+            raise Exhausted(
+                "evaluations at a time", self.capacity, hint="Wait for one to end, or serve with more --workers."
+            )
+        launch = self._idle.pop(0)
+        worker: Worker | None = None
+        reusable = False
+        try:
+            worker = await asyncio.shield(launch)
+            self._busy.add(worker)
+            kills_before = _oom_kills()
+            ends_at = time.monotonic() + hard_limit
+            try:
+                await worker.send(request)
+                while True:
+                    event = await asyncio.wait_for(worker.read(), max(0.0, ends_at - time.monotonic()))
+                    if event.pop("event") == "progress":
+                        yield Progress(**event)
+                        continue
+                    reusable = not event["retire"]
+                    yield TrialResult.from_json(event["result"])
+                    return
+            except TimeoutError:
+                yield TrialResult(Outcome.TIMED_OUT, message=f"killed after the hard limit of {hard_limit:g} s")
+            except WorkerEnded as ended:
+                yield self._ended(ended.returncode, kills_before)
+        finally:
+            self._release(launch, worker, reusable)
+
+    def _ended(self, returncode: int, kills_before: int | None) -> TrialResult:
+        """The result of a trial whose process ended without one."""
+        if self._stopping:
+            return TrialResult(Outcome.CANCELLED, message="the server is shutting down")
+        kills_now = _oom_kills()
+        if (
+            returncode == -signal.SIGKILL
+            and kills_before is not None
+            and kills_now is not None
+            and kills_now > kills_before
+        ):
+            return TrialResult(
+                Outcome.OUT_OF_MEMORY, message="the kernel killed the worker for memory; lower DEVICE_BATCH_SIZE"
+            )
+        how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
+        return TrialResult(Outcome.CRASHED, message=f"the worker process ended by {how}")
+
+    def _launch(self, replaced: Worker | None = None) -> asyncio.Task[Worker]:
+        return asyncio.create_task(self._start(replaced))
+
+    async def _start(self, replaced: Worker | None) -> Worker:
+        if replaced is not None:
+            await replaced.kill()
+            log.info("replacing worker")
+        return await Worker.start(self.settings)
+
+    def _release(self, launch: asyncio.Task[Worker], worker: Worker | None, reusable: bool) -> None:
+        """Give the slot back: with its worker when that is healthy, else with a fresh one once the old one is dead."""
+        self._busy.discard(worker)
+        starting = worker is None and not launch.done()  # the call was cancelled meanwhile: keep it for the next one
+        self._idle.append(launch if reusable or starting or self._stopping else self._launch(replaced=worker))
+
+
+def _oom_kills() -> int | None:
+    """How many processes of this control group the kernel has killed for memory; None where that is not told."""
+    try:
+        for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers == "" and (file := Path(f"/sys/fs/cgroup{group}/memory.events")).exists():
+                return _counter(file)
+            if controllers == "memory" and (file := Path(f"/sys/fs/cgroup/memory{group}/memory.oom_control")).exists():
+                return _counter(file)
+    except OSError:
+        return None
+    return None
+
+
+def _counter(file: Path) -> int | None:
+    for line in file.read_text(encoding="ascii").splitlines():
+        name, _, value = line.partition(" ")
+        if name == "oom_kill":
+            return int(value)
+    return None
