@@ -1,8 +1,8 @@
 """What a mechanism sees and what it may answer, on the host's side.
 
-A mechanism is one module with one class ``Mechanism`` that implements any subset of the hooks in :class:`Hook`. It lives
-in a worker process; what crosses is JSON. The frozen dataclasses here are the host's typed form of those messages; inside
-the worker the same fields are read as attributes (``view.incumbent.metric``).
+A mechanism is one module with one class ``Mechanism`` that implements any subset of the hooks in :class:`Hook`. It
+lives in a worker process; what crosses is JSON. The frozen dataclasses here are the host's typed form of those
+messages; inside the worker the same fields are read as attributes (``view.incumbent.metric``).
 """
 
 from __future__ import annotations

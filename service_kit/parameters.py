@@ -374,7 +374,8 @@ def parse_value(parameter: Parameter, text: str) -> Value:
 def _number(text: str) -> int | float | str:
     text = text.strip()
     if power := _POWER.fullmatch(text):
-        return int(power[1]) ** int(power[2])
+        base, exponent = int(power[1]), int(power[2])
+        return int(base**exponent)
     for convert in (int, float):
         try:
             return convert(text)
