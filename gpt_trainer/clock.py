@@ -23,6 +23,13 @@ class ClockKind(StrEnum):
     VIRTUAL = "virtual"
     WALL = "wall"
 
+    @classmethod
+    def choose(cls, choice: str, on_cpu: bool) -> ClockKind:
+        """The clock called ``choice``; ``auto`` is virtual on a CPU and the wall on a GPU."""
+        if choice != "auto":
+            return cls(choice)
+        return cls.VIRTUAL if on_cpu else cls.WALL
+
 
 @dataclass(frozen=True, slots=True)
 class CostModel:

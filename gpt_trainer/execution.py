@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -20,7 +18,7 @@ from gpt_trainer.model import GPT
 from gpt_trainer.optimizer import MuonAdamW
 from gpt_trainer.presets import Preset
 from gpt_trainer.training import Diverged, Training, train
-from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult, plan
+from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult, code_identity, plan
 from service_kit.parameters import InvalidConfiguration, Outcome
 
 _ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory")
@@ -47,14 +45,6 @@ def execute(
         if any(sign in str(error) for sign in _ALLOCATION_FAILURES):
             return _out_of_memory(error)
         raise
-
-
-def code_identity() -> str:
-    """A hash of this package's source: results of one identity come from one program."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def _run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from gpt_trainer.architecture import Architecture
@@ -112,3 +114,11 @@ def _too_large(h: Hyperparameters, seconds: float, budget: float) -> Violation:
         f"one optimiser step of {h.total_batch_size} tokens costs {seconds:.3g} s and the budget is {budget:g} s; "
         f"set TOTAL_BATCH_SIZE to at most about {affordable}, or raise the budget",
     )
+
+
+def code_identity() -> str:
+    """A hash of this package's source: results of one identity come from one program."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
