@@ -81,7 +81,7 @@ class Database:
             await database.close()
             reason = str(getattr(error, "orig", error)).strip()
             raise ServiceError(
-                f"cannot open the database {database.url}: {reason}",
+                f"cannot open the database {database.url.render_as_string(hide_password=True)}: {reason}",
                 hint="Set BILEVEL_DATABASE to another URL, or BILEVEL_HOME to a folder that can be written.",
             ) from error
         return database

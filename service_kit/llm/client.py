@@ -172,7 +172,7 @@ def _worth_repeating(error: BaseException) -> bool:
     return isinstance(error, ModelError) and error.kind in TRANSIENT and (error.retry_after or 0) <= PATIENCE
 
 
-_back_off = tenacity.wait_exponential_jitter(initial=0.5, max=30, jitter=0.5)
+_back_off = tenacity.wait_exponential(multiplier=0.5, max=30) + tenacity.wait_random(0, 0.5)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

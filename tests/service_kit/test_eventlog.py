@@ -1,7 +1,9 @@
 """The event log keeps its numbers gap-free and lets anyone resume from anywhere, on a real database file."""
 
 import asyncio
+import os
 import tempfile
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -192,3 +194,35 @@ async def test_a_file_that_is_no_database_is_one_clear_message(tmp_path: Path) -
     (tmp_path / "e.db").write_text("this is no database, but a long enough text to be read as one" * 20)
     with pytest.raises(ServiceError, match=r"cannot open the database .*file is not a database"):
         await Database.open(f"sqlite:///{tmp_path}/e.db", metadata)
+
+
+@pytest.mark.skipif(
+    "BILEVEL_TEST_POSTGRES" not in os.environ, reason="BILEVEL_TEST_POSTGRES names no server to test on"
+)
+async def test_postgresql_keeps_the_same_promises() -> None:
+    stream, url = uuid.uuid4().hex, os.environ["BILEVEL_TEST_POSTGRES"]
+    databases = [await Database.open(url, metadata) for _ in range(2)]
+    one, two = ((database, EventLog(database)) for database in databases)
+    watching = asyncio.create_task(take(one[1], 80, stream=stream, poll=0.01))
+    await asyncio.gather(*(append(store, stream, "x", "y") for _ in range(20) for store in (one, two)))
+    seen = await asyncio.wait_for(watching, 30)
+    assert [event.sequence for event in seen] == list(range(1, 81))
+    assert seen == await two[1].read(stream)
+
+    async def fail() -> None:
+        async with databases[0].transaction() as transaction:
+            await one[1].append(transaction, stream, [NewEvent("lost")])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await fail()
+    assert [event.sequence for event in await append(two, stream, "z")] == [81]
+    for database in databases:
+        await database.close()
+
+
+async def test_an_unreachable_database_is_named_without_its_password() -> None:
+    with pytest.raises(ServiceError, match="cannot open the database") as caught:
+        await Database.open("postgresql://me:swordfish@127.0.0.1:1/x")
+    assert "swordfish" not in str(caught.value)
+    assert "127.0.0.1:1/x" in caught.value.message
