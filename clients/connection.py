@@ -1,0 +1,125 @@
+"""How a client reaches a service: channel options, deadlines, retries, and errors that say what to do.
+
+Reads and idempotent creations are repeated by gRPC itself when the transport fails
+(https://github.com/grpc/proposal/blob/master/A6-client-retries.md); whatever starts work exactly once is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from clients.addresses import ServiceAddress
+from service_kit.errors import RemoteError
+from service_kit.server import MESSAGE_LIMITS
+from service_kit.status import remote_error
+
+DEADLINE = 15.0
+"""Seconds that an ordinary call may take."""
+
+LONG_DEADLINE = 180.0
+"""Seconds for calls that run the gate or wait for a model."""
+
+Request = TypeVar("Request", contravariant=True)
+Response = TypeVar("Response", covariant=True)
+
+
+class UnaryCall(Protocol[Request, Response]):
+    """A unary method of a generated asynchronous stub."""
+
+    def __call__(self, request: Request, /, *, timeout: float | None = None) -> Awaitable[Response]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A channel to one service, and the words for talking about that service to people."""
+
+    channel: grpc.aio.Channel
+    target: ServiceAddress
+
+    async def call(self, method: UnaryCall[Request, Response], request: Request, timeout: float = DEADLINE) -> Response:
+        """Answer of one call; raises :class:`RemoteError` that names the service where it cannot be reached."""
+        try:
+            return await method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise self.explain(error) from None
+
+    def explain(self, error: grpc.RpcError) -> RemoteError:
+        """The typed form of a failed call. A transport failure names the service, its address and how to start it."""
+        remote = remote_error(error)
+        if remote.code == "UNAVAILABLE" and not remote.reason:
+            return unreachable(self.target)
+        if remote.code == "UNIMPLEMENTED" and not remote.reason:
+            return RemoteError(
+                f"what answers at {self.target.address} is not the {self.target.service}",
+                code=remote.code,
+                hint=f"Check the address given with {self.target.option}.",
+            )
+        if remote.code == "DEADLINE_EXCEEDED" and not remote.reason:
+            return RemoteError(
+                f"the {self.target.service} at {self.target.address} did not answer in time",
+                code=remote.code,
+                hint="It may be overloaded or stopped: look at its log, then try again.",
+            )
+        return remote
+
+    async def healthy(self, timeout: float = DEADLINE) -> bool:
+        """Whether the server says that it serves. Raises :class:`RemoteError` where it cannot be asked."""
+        check = self.channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        answer = await self.call(check, health_pb2.HealthCheckRequest(), timeout)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def close(self) -> None:
+        await self.channel.close()
+
+
+def connect(target: ServiceAddress, repeatable: Sequence[str] = ()) -> Connection:
+    """A connection that is opened with the first call; ``repeatable`` are full names of methods safe to repeat.
+
+    Must be called inside a running event loop.
+    """
+    policy = {
+        "maxAttempts": 3,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 3,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
+    names = [dict(zip(("service", "method"), method.strip("/").split("/"), strict=True)) for method in repeatable]
+    options: list[tuple[str, str | int]] = [
+        *MESSAGE_LIMITS,
+        (
+            "grpc.service_config",
+            json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}] if names else []}),
+        ),
+        # A connection that died without a word is noticed after half a minute, also while no call is running.
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        # Loopback and named hosts are reached directly: a proxy for the web does not lead to them.
+        ("grpc.enable_http_proxy", 0),
+    ]
+    return Connection(grpc.aio.insecure_channel(target.address, options=options), target)
+
+
+def unreachable(target: ServiceAddress) -> RemoteError:
+    """The error for a service that cannot be reached."""
+    return RemoteError(
+        f"the {target.service} at {target.address} cannot be reached",
+        code="UNAVAILABLE",
+        hint=f"Start it with `{target.start}`, or name another address with {target.option} HOST:PORT.",
+    )
+
+
+Explain = Callable[[grpc.RpcError], RemoteError]
+"""Turns a failed call into an error that people can act on."""

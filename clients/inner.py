@@ -1,0 +1,238 @@
+"""The inner loop from a client's side: runs, trials by hand, the trace, mechanisms, lessons."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Self
+
+import grpc
+from bilevel.v1 import common_pb2, inner_pb2, inner_pb2_grpc, trace_pb2
+
+from clients.addresses import INNER
+from clients.connection import LONG_DEADLINE, connect
+from clients.watching import HEARTBEAT, PATIENCE, resumed
+from service_kit.parameters import Value
+from service_kit.translate import configuration_to_proto, duration_to_proto, values_to_proto
+
+_SERVICE = "bilevel.v1.InnerLoopService"
+_REPEATABLE = (
+    *("ListTasks", "CreateRun", "GetRun", "ListRuns", "GetTrial", "ListTrials", "DescribeSearch", "ListMechanisms"),
+    *("ListLessons", "CreateLesson"),
+)
+
+
+class InnerClient:
+    """A connection to one inner service. ``async with InnerClient() as inner:`` closes it at the end.
+
+    Resources are the messages of the protocol, named as there (``runs/{run}``). Every method raises
+    :class:`service_kit.errors.RemoteError`: NOT_FOUND for an unknown name, INVALID_ARGUMENT with the wrong fields,
+    FAILED_PRECONDITION where the state does not allow the call, UNAVAILABLE with how to start the service.
+    """
+
+    def __init__(self, address: str = INNER.address) -> None:
+        self.connection = connect(INNER.at(address), [f"/{_SERVICE}/{method}" for method in _REPEATABLE])
+        # The generated stub type is for both kinds of channel; on an asynchronous one it is the asynchronous stub.
+        self._stub: inner_pb2_grpc.InnerLoopServiceAsyncStub = inner_pb2_grpc.InnerLoopServiceStub(
+            self.connection.channel
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+    # Tasks and runs
+
+    async def list_tasks(self) -> list[inner_pb2.ConfiguredTask]:
+        """The tasks that runs can name, with their descriptions where they can be reached."""
+        response = await self.connection.call(self._stub.ListTasks, inner_pb2.ListTasksRequest())
+        return list(response.tasks)
+
+    async def create_run(self, spec: trace_pb2.RunSpec, request_id: str = "") -> trace_pb2.Run:
+        """A new run in state CREATED; repeating a ``request_id`` returns the first one's run."""
+        request = inner_pb2.CreateRunRequest(spec=spec, request_id=request_id or uuid.uuid4().hex)
+        return (await self.connection.call(self._stub.CreateRun, request)).run
+
+    async def get_run(self, name: str) -> trace_pb2.Run:
+        return (await self.connection.call(self._stub.GetRun, inner_pb2.GetRunRequest(name=name))).run
+
+    async def list_runs(self, limit: int = 50) -> list[trace_pb2.Run]:
+        """Up to ``limit`` runs, newest first."""
+        runs: list[trace_pb2.Run] = []
+        token = ""
+        while len(runs) < limit:
+            request = inner_pb2.ListRunsRequest(page_size=min(limit - len(runs), 1000), page_token=token)
+            page = await self.connection.call(self._stub.ListRuns, request)
+            runs += page.runs
+            token = page.next_page_token
+            if not token:
+                break
+        return runs
+
+    async def start_run(self, name: str) -> trace_pb2.Run:
+        """Lets the service drive a CREATED run."""
+        return (await self.connection.call(self._stub.StartRun, inner_pb2.StartRunRequest(name=name))).run
+
+    async def pause_run(self, name: str, reason: str = "") -> trace_pb2.Run:
+        """Stops driving after the current trial."""
+        request = inner_pb2.PauseRunRequest(name=name, reason=reason)
+        return (await self.connection.call(self._stub.PauseRun, request)).run
+
+    async def resume_run(self, name: str) -> trace_pb2.Run:
+        return (await self.connection.call(self._stub.ResumeRun, inner_pb2.ResumeRunRequest(name=name))).run
+
+    async def cancel_run(self, name: str, reason: str = "") -> trace_pb2.Run:
+        """Ends the run now; its evaluation is killed."""
+        request = inner_pb2.CancelRunRequest(name=name, reason=reason)
+        return (await self.connection.call(self._stub.CancelRun, request)).run
+
+    # Trials by hand
+
+    async def propose(
+        self, run: str, count: int = 1, *, changes: Mapping[str, Value] | None = None, hypothesis: str = ""
+    ) -> list[trace_pb2.Trial]:
+        """New trials of a run that the service does not drive; with ``changes``, one of the caller's own.
+
+        The first proposal of a run is its baseline, whatever is asked.
+        """
+        request = inner_pb2.ProposeRequest(parent=run, count=count, hypothesis=hypothesis)
+        if changes is not None:
+            request.changes.CopyFrom(configuration_to_proto(changes))
+        return list((await self.connection.call(self._stub.Propose, request, LONG_DEADLINE)).trials)
+
+    async def evaluate(self, trial: str) -> AsyncIterator[trace_pb2.TraceEvent]:
+        """Evaluates a PROPOSED trial: its events as they happen. Leaving the loop early cancels the work."""
+        call = self._stub.Evaluate(inner_pb2.InnerLoopServiceEvaluateRequest(name=trial))
+        try:
+            async for response in call:
+                yield response.event
+        except grpc.RpcError as error:
+            raise self.connection.explain(error) from None
+        finally:
+            call.cancel()
+
+    async def accept(self, trial: str) -> trace_pb2.Trial:
+        """Decides an EVALUATED trial: KEPT or DISCARDED."""
+        return (await self.connection.call(self._stub.Accept, inner_pb2.AcceptRequest(name=trial))).trial
+
+    async def get_trial(self, name: str) -> trace_pb2.Trial:
+        return (await self.connection.call(self._stub.GetTrial, inner_pb2.GetTrialRequest(name=name))).trial
+
+    async def list_trials(self, run: str) -> list[trace_pb2.Trial]:
+        """Every trial of a run, oldest first."""
+        trials: list[trace_pb2.Trial] = []
+        token = ""
+        while True:
+            request = inner_pb2.ListTrialsRequest(parent=run, page_size=1000, page_token=token)
+            page = await self.connection.call(self._stub.ListTrials, request)
+            trials += page.trials
+            token = page.next_page_token
+            if not token:
+                return trials
+
+    # The trace
+
+    async def watch_trace(
+        self,
+        run: str,
+        after_sequence: int = 0,
+        *,
+        follow: bool = True,
+        heartbeat: float = HEARTBEAT,
+        patience: float = PATIENCE,
+    ) -> AsyncIterator[trace_pb2.TraceEvent]:
+        """The run's events after a number, each once and in order; goes on by itself after a lost connection.
+
+        Ends when the run is in a terminal state, or, without ``follow``, after what is committed now.
+        """
+
+        def open_stream(after: int) -> object:
+            return self._stub.WatchTrace(
+                inner_pb2.WatchTraceRequest(
+                    run=run, after_sequence=after, heartbeat=duration_to_proto(heartbeat), no_follow=not follow
+                )
+            )
+
+        explain = self.connection.explain
+        events = resumed(open_stream, explain, after_sequence, heartbeat=heartbeat, patience=patience)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+
+    async def remark(self, run: str, author: str, text: str) -> int:
+        """Leaves a remark on the trace; returns its number."""
+        request = inner_pb2.RemarkRequest(run=run, author=author, text=text)
+        return (await self.connection.call(self._stub.Remark, request)).sequence
+
+    # How the search works, and changing it
+
+    async def update_search_config(self, request: inner_pb2.UpdateSearchConfigRequest) -> trace_pb2.SearchConfig:
+        """Freezes, unfreezes, sets strategy and guidance; ABORTED when based on an old revision."""
+        return (await self.connection.call(self._stub.UpdateSearchConfig, request)).search_config
+
+    async def describe_search(self, run: str) -> inner_pb2.DescribeSearchResponse:
+        """What a researcher must read to improve this search."""
+        return await self.connection.call(self._stub.DescribeSearch, inner_pb2.DescribeSearchRequest(run=run))
+
+    async def check_mechanism(
+        self, run: str, source: str, *, settings: Mapping[str, Value] | None = None, allow_inert: bool = False
+    ) -> trace_pb2.GateReport:
+        """The gate's verdict on a source against a run, without installing it."""
+        request = inner_pb2.CheckMechanismRequest(
+            run=run, source=source, settings=_settings(settings), allow_inert=allow_inert
+        )
+        return (await self.connection.call(self._stub.CheckMechanism, request, LONG_DEADLINE)).report
+
+    async def install_mechanism(
+        self,
+        run: str,
+        mechanism_id: str,
+        source: str,
+        *,
+        settings: Mapping[str, Value] | None = None,
+        allow_inert: bool = False,
+        author: str = "",
+    ) -> trace_pb2.Mechanism:
+        """Installs what the gate accepts; FAILED_PRECONDITION with the gate's findings otherwise."""
+        request = inner_pb2.InstallMechanismRequest(
+            run=run,
+            mechanism_id=mechanism_id,
+            source=source,
+            settings=_settings(settings),
+            allow_inert=allow_inert,
+            author=author,
+        )
+        return (await self.connection.call(self._stub.InstallMechanism, request, LONG_DEADLINE)).mechanism
+
+    async def uninstall_mechanism(self, name: str, reason: str = "") -> trace_pb2.Mechanism:
+        request = inner_pb2.UninstallMechanismRequest(name=name, reason=reason)
+        return (await self.connection.call(self._stub.UninstallMechanism, request)).mechanism
+
+    async def list_mechanisms(self, run: str) -> list[trace_pb2.Mechanism]:
+        """Oldest first, removed and suspended ones included."""
+        request = inner_pb2.ListMechanismsRequest(parent=run)
+        return list((await self.connection.call(self._stub.ListMechanisms, request)).mechanisms)
+
+    # Lessons
+
+    async def list_lessons(self, task: str = "", limit: int = 100) -> Sequence[trace_pb2.Lesson]:
+        """Up to 1000 lessons, newest first; of one task where it is named."""
+        request = inner_pb2.ListLessonsRequest(task=task, page_size=limit)
+        return list((await self.connection.call(self._stub.ListLessons, request)).lessons)
+
+    async def create_lesson(self, lesson: trace_pb2.Lesson, request_id: str = "") -> trace_pb2.Lesson:
+        request = inner_pb2.CreateLessonRequest(lesson=lesson, request_id=request_id or uuid.uuid4().hex)
+        return (await self.connection.call(self._stub.CreateLesson, request)).lesson
+
+    async def delete_lesson(self, name: str) -> None:
+        await self.connection.call(self._stub.DeleteLesson, inner_pb2.DeleteLessonRequest(name=name))
+
+
+def _settings(settings: Mapping[str, Value] | None) -> common_pb2.Configuration:
+    return common_pb2.Configuration(values=values_to_proto(settings or {}))

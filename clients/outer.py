@@ -1,0 +1,125 @@
+"""The outer loop from a client's side: campaigns, their events, their research, the library."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from typing import Self
+
+from bilevel.v1 import outer_pb2, outer_pb2_grpc
+
+from clients.addresses import OUTER
+from clients.connection import connect
+from clients.watching import HEARTBEAT, PATIENCE, resumed
+from service_kit.translate import duration_to_proto
+
+_SERVICE = "bilevel.v1.OuterLoopService"
+_REPEATABLE = (
+    *("CreateCampaign", "GetCampaign", "ListCampaigns", "ListResearchSessions"),
+    *("ListLibraryEntries", "GetLibraryEntry"),
+)
+
+
+class OuterClient:
+    """A connection to one outer service. ``async with OuterClient() as outer:`` closes it at the end.
+
+    Every method raises :class:`service_kit.errors.RemoteError`, as :class:`clients.inner.InnerClient` does.
+    """
+
+    def __init__(self, address: str = OUTER.address) -> None:
+        self.connection = connect(OUTER.at(address), [f"/{_SERVICE}/{method}" for method in _REPEATABLE])
+        self._stub: outer_pb2_grpc.OuterLoopServiceAsyncStub = outer_pb2_grpc.OuterLoopServiceStub(
+            self.connection.channel
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+    async def create_campaign(
+        self, run: str, policy: outer_pb2.CampaignPolicy, request_id: str = ""
+    ) -> outer_pb2.Campaign:
+        """Begins to supervise a run; repeating a ``request_id`` returns the first one's campaign."""
+        request = outer_pb2.CreateCampaignRequest(run=run, policy=policy, request_id=request_id or uuid.uuid4().hex)
+        return (await self.connection.call(self._stub.CreateCampaign, request)).campaign
+
+    async def get_campaign(self, name: str) -> outer_pb2.Campaign:
+        request = outer_pb2.GetCampaignRequest(name=name)
+        return (await self.connection.call(self._stub.GetCampaign, request)).campaign
+
+    async def list_campaigns(self, limit: int = 1000) -> list[outer_pb2.Campaign]:
+        """Up to ``limit`` campaigns, newest first."""
+        campaigns: list[outer_pb2.Campaign] = []
+        token = ""
+        while len(campaigns) < limit:
+            request = outer_pb2.ListCampaignsRequest(page_size=min(limit - len(campaigns), 1000), page_token=token)
+            page = await self.connection.call(self._stub.ListCampaigns, request)
+            campaigns += page.campaigns
+            token = page.next_page_token
+            if not token:
+                break
+        return campaigns
+
+    async def campaign_of(self, run: str) -> outer_pb2.Campaign | None:
+        """The newest campaign that supervises the run, or None."""
+        return next((campaign for campaign in await self.list_campaigns() if campaign.run == run), None)
+
+    async def cancel_campaign(self, name: str, reason: str = "") -> outer_pb2.Campaign:
+        """Stops supervising; the run goes on without an outer loop."""
+        request = outer_pb2.CancelCampaignRequest(name=name, reason=reason)
+        return (await self.connection.call(self._stub.CancelCampaign, request)).campaign
+
+    async def pause_campaign(self, name: str, reason: str = "") -> outer_pb2.Campaign:
+        request = outer_pb2.PauseCampaignRequest(name=name, reason=reason)
+        return (await self.connection.call(self._stub.PauseCampaign, request)).campaign
+
+    async def resume_campaign(self, name: str) -> outer_pb2.Campaign:
+        request = outer_pb2.ResumeCampaignRequest(name=name)
+        return (await self.connection.call(self._stub.ResumeCampaign, request)).campaign
+
+    async def watch_campaign(
+        self,
+        campaign: str,
+        after_sequence: int = 0,
+        *,
+        follow: bool = True,
+        heartbeat: float = HEARTBEAT,
+        patience: float = PATIENCE,
+    ) -> AsyncIterator[outer_pb2.CampaignEvent]:
+        """The campaign's events after a number, each once and in order; goes on by itself after a lost connection."""
+
+        def open_stream(after: int) -> object:
+            return self._stub.WatchCampaign(
+                outer_pb2.WatchCampaignRequest(
+                    campaign=campaign,
+                    after_sequence=after,
+                    heartbeat=duration_to_proto(heartbeat),
+                    no_follow=not follow,
+                )
+            )
+
+        explain = self.connection.explain
+        events = resumed(open_stream, explain, after_sequence, heartbeat=heartbeat, patience=patience)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+
+    async def list_research_sessions(self, campaign: str) -> list[outer_pb2.ResearchSession]:
+        """Oldest first, each with every prompt and answer."""
+        request = outer_pb2.ListResearchSessionsRequest(parent=campaign)
+        return list((await self.connection.call(self._stub.ListResearchSessions, request)).sessions)
+
+    async def list_library_entries(self, limit: int = 50) -> list[outer_pb2.LibraryEntry]:
+        """Up to 1000 mechanisms that were accepted once, newest first."""
+        request = outer_pb2.ListLibraryEntriesRequest(page_size=limit)
+        return list((await self.connection.call(self._stub.ListLibraryEntries, request)).entries)
+
+    async def get_library_entry(self, name: str) -> outer_pb2.LibraryEntry:
+        request = outer_pb2.GetLibraryEntryRequest(name=name)
+        return (await self.connection.call(self._stub.GetLibraryEntry, request)).entry

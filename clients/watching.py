@@ -1,0 +1,70 @@
+"""Streams that survive: a watch goes on after a lost connection, from the last number it has."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import grpc
+
+from clients.connection import Explain
+from service_kit.errors import RemoteError
+
+HEARTBEAT = 5.0
+"""Seconds without events after which the server shows that it is alive."""
+
+PATIENCE = 30.0
+"""Seconds without any sign of the server after which a watch gives up."""
+
+_SILENCES = 3
+_PAUSE = 0.2
+
+
+async def resumed(
+    open_stream: Callable[[int], Any],
+    explain: Explain,
+    after: int,
+    *,
+    heartbeat: float = HEARTBEAT,
+    patience: float = PATIENCE,
+) -> AsyncGenerator[Any, None]:
+    """Events after number ``after``, each exactly once and in order, until the server ends the stream.
+
+    ``open_stream(after)`` begins a call whose messages hold an ``event`` or a ``heartbeat``. A lost connection, a
+    draining server and a silence of three heartbeats are followed by a new call from the last number received.
+    Raises :class:`RemoteError` for any other refusal, for a gap, and when the server stays away for ``patience``
+    seconds.
+    """
+    last, alive = after, time.monotonic()
+    while True:
+        stream = open_stream(last)
+        try:
+            while True:
+                message = await asyncio.wait_for(stream.read(), _SILENCES * heartbeat)
+                if message is grpc.aio.EOF:
+                    return
+                alive = time.monotonic()
+                if message.WhichOneof("item") != "event":
+                    continue
+                if message.event.sequence != last + 1:
+                    raise RemoteError(
+                        f"event {last + 1} is missing from the stream: {message.event.sequence} came instead",
+                        code="DATA_LOSS",
+                        hint="Watch again from the beginning; if it repeats, the server's log is damaged.",
+                    )
+                last = message.event.sequence
+                yield message.event
+        except (grpc.RpcError, TimeoutError) as error:
+            if isinstance(error, grpc.aio.AioRpcError) and error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise explain(error) from None
+            if time.monotonic() - alive > patience:
+                raise RemoteError(
+                    f"the stream was lost and could not be resumed within {patience:g} s",
+                    code="UNAVAILABLE",
+                    hint=f"Everything up to event {last} was received. Check the service and watch again.",
+                ) from None
+        finally:
+            stream.cancel()
+        await asyncio.sleep(_PAUSE)
