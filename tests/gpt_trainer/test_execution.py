@@ -1,0 +1,142 @@
+"""Trials in this process: what they return, and that nothing of one reaches the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from gpt_trainer import execution
+from gpt_trainer.clock import ClockKind
+from gpt_trainer.dataset import Dataset
+from gpt_trainer.device import Device
+from gpt_trainer.evaluation import bits_per_byte
+from gpt_trainer.execution import execute
+from gpt_trainer.hyperparameters import Hyperparameters, check
+from gpt_trainer.model import GPT
+from gpt_trainer.presets import Preset
+from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult
+from service_kit.parameters import Outcome, Split, Value
+
+EXPLODING: dict[str, Value] = {"MATRIX_LR": 1.0, "EMBEDDING_LR": 10.0, "UNEMBEDDING_LR": 1.0, "SCALAR_LR": 10.0}
+
+
+@pytest.fixture(scope="module")
+def quick(laptop: Preset) -> Preset:
+    return dataclasses.replace(laptop, evaluation_tokens=2048)
+
+
+def run(preset: Preset, dataset: Dataset, cpu: Device, seed: int = 0, budget: float = 0.4, **changes: Value) -> TrialResult:
+    return execute(preset, dataset, cpu, TrialRequest(changes, seed, budget), lambda _: None)
+
+
+def test_the_order_of_trials_does_not_change_their_results(quick: Preset, dataset: Dataset, cpu: Device) -> None:
+    first = run(quick, dataset, cpu)
+    run(quick, dataset, cpu, seed=5, TOTAL_BATCH_SIZE=2**12, HEAD_DIM=16)
+    assert run(quick, dataset, cpu, **EXPLODING).outcome is Outcome.DIVERGED
+    torch.rand(17)
+    again = run(quick, dataset, cpu)
+    assert first.outcome is Outcome.SUCCEEDED
+    assert again.val_bpb == first.val_bpb
+    assert again.side_metrics["train_loss"] == first.side_metrics["train_loss"]
+    assert run(quick, dataset, cpu, seed=1).val_bpb != first.val_bpb
+
+
+def test_a_result_says_what_was_done_and_what_it_depends_on(quick: Preset, dataset: Dataset, cpu: Device) -> None:
+    seen: list[Progress] = []
+    result = execute(quick, dataset, cpu, TrialRequest({}, 0, 0.4), seen.append)
+    assert result.val_bpb is not None
+    assert 2.0 < result.val_bpb < 5.0
+    m = result.side_metrics
+    assert m["total_tokens"] == m["num_steps"] * 2**13 == seen[-1].tokens
+    assert m["training_seconds"] <= 0.4
+    assert m["total_seconds"] >= m["training_wall_seconds"] > 0
+    assert m["peak_memory_mb"] > 50
+    assert seen[0].step == 1
+    assert [p.phase for p in seen[-2:]] == ["training", "evaluating"]
+    assert result.identity["corpus"] == dataset.corpus
+    assert {"tokenizer", "code", "clock", "device", "precision", "torch"} <= set(result.identity)
+    assert TrialResult.from_json(json.loads(json.dumps(asdict(result)))) == result
+
+
+def test_both_splits_measure_different_text(quick: Preset, dataset: Dataset, cpu: Device) -> None:
+    search, held_out = (
+        execute(quick, dataset, cpu, TrialRequest({}, 0, 0.2, split=split), lambda _: None) for split in Split
+    )
+    assert search.val_bpb != held_out.val_bpb
+    assert search.side_metrics["train_loss"] == held_out.side_metrics["train_loss"]
+
+
+def test_the_metric_of_an_untrained_model_is_the_cost_of_guessing(quick: Preset, dataset: Dataset, cpu: Device) -> None:
+    model = GPT(Hyperparameters.from_configuration(check(quick, {})).architecture(quick))
+    model.initialise(0)
+    found = bits_per_byte(model, dataset, "search", 2048, cpu)
+    rows = dataset.rows("search")
+    bytes_a_token = sum(dataset.token_bytes[t] for t in rows[:, 1:].ravel()) / rows[:, 1:].size
+    assert found == pytest.approx(math.log2(quick.vocabulary) / bytes_a_token, rel=0.1)
+
+
+def test_an_exploding_loss_is_divergence_without_a_metric(quick: Preset, dataset: Dataset, cpu: Device) -> None:
+    result = run(quick, dataset, cpu, budget=1.0, **EXPLODING)
+    assert result.outcome is Outcome.DIVERGED
+    assert result.val_bpb is None
+    assert "step" in result.message
+
+
+def test_a_loss_that_is_not_a_number_is_divergence(
+    quick: Preset, dataset: Dataset, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poisoned = GPT.initialise
+
+    def initialise(model: GPT, seed: int) -> None:
+        poisoned(model, seed)
+        model.x0_lambdas.data.fill_(math.nan)
+
+    monkeypatch.setattr(GPT, "initialise", initialise)
+    result = run(quick, dataset, cpu)
+    assert result.outcome is Outcome.DIVERGED
+    assert "nan" in result.message
+
+
+def test_a_combination_that_cannot_be_built_is_infeasible(quick: Preset, dataset: Dataset, cpu: Device) -> None:
+    result = run(quick, dataset, cpu, TOTAL_BATCH_SIZE=2**11)
+    assert result.outcome is Outcome.INFEASIBLE
+    assert "at most 16" in result.message
+
+
+def test_a_bug_is_raised_and_never_turned_into_an_outcome(
+    quick: Preset, dataset: Dataset, cpu: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Plan:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(execution, "plan", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(quick, dataset, cpu)
+
+
+def test_the_wall_clock_stops_training_too(quick: Preset, dataset: Dataset, cpu: Device) -> None:
+    result = execute(quick, dataset, cpu, TrialRequest({}, 0, 0.3, ClockKind.WALL), lambda _: None)
+    assert result.outcome is Outcome.SUCCEEDED
+    assert result.side_metrics["training_seconds"] >= 0.3
+    assert result.identity["clock"] == "wall"
+
+
+@pytest.mark.long
+def test_a_smaller_batch_is_better_and_a_larger_one_worse_at_the_short_budget(
+    laptop: Preset, dataset: Dataset, cpu: Device
+) -> None:
+    budget = laptop.budgets["short"]
+    base, larger, smaller = (
+        run(laptop, dataset, cpu, budget=budget, **changes)
+        for changes in ({}, {"TOTAL_BATCH_SIZE": 2**14}, {"TOTAL_BATCH_SIZE": 2**12})
+    )
+    assert base.val_bpb is not None
+    assert larger.val_bpb is not None
+    assert smaller.val_bpb is not None
+    assert larger.val_bpb > base.val_bpb + 0.05
+    assert smaller.val_bpb < base.val_bpb - 0.05
