@@ -18,7 +18,7 @@ from mechanisms.findings import Finding, Stage
 from mechanisms.interface import Hook, TrialRecord
 from mechanisms.replay import HookStatistics, ReplayStatistics, replay
 from mechanisms.sandbox.failures import MechanismFailure, MechanismRejected
-from mechanisms.sandbox.host import MechanismProcess, check_language
+from mechanisms.sandbox.host import MechanismProcess
 from mechanisms.sandbox.limits import SandboxLimits, SandboxPolicy
 from mechanisms.synthetic import synthetic_history
 from service_kit.parameters import Objective, ParameterSpace
@@ -153,14 +153,14 @@ class _Check:
     async def language(self) -> GateReport:
         """Language and conformance only."""
         try:
-            title, summary, hooks, layers = await check_language(
+            process = await MechanismProcess.check_language(
                 self.source, self.space, self.objective, limits=self.limits, policy=self.policy
             )
         except MechanismRejected as rejected:
             return self._rejected(*rejected.findings)
         except MechanismFailure as failure:
             return self._rejected(_failure_finding(Stage.LANGUAGE, failure, "while compiling"))
-        return GateReport(Verdict.ACCEPTED, Stage.CONFORMANCE, (), self._sha256(), title, summary, hooks, layers=layers)
+        return _described(process, self._sha256())
 
     async def run(self, history: tuple[TrialRecord, ...], allow_inert: bool) -> GateReport:
         """Every stage."""
@@ -189,7 +189,7 @@ class _Check:
                 )
         if first.output_hash != second.output_hash:
             message = f"two replays of the {label} history gave different answers"
-            hint = "answers may depend on observed trials and rng only: not on set order of objects, addresses or repr of functions"
+            hint = "answers may depend on trials, the view and rng only, not on addresses or the repr of functions"
             return replace(
                 base,
                 verdict=Verdict.REJECTED,
@@ -231,13 +231,15 @@ class _Check:
         passed = replace(report, stage=Stage.EFFECT)
         if any(s.changed or s.prompted for s in statistics):
             if report.recorded.trials and not report.recorded.changed and not report.recorded.prompted:
-                message = f"it would have changed none of the {report.recorded.trials} recorded decisions, only synthetic ones"
+                trials = report.recorded.trials
+                message = f"it would have changed none of the {trials} recorded decisions, only synthetic ones"
                 return replace(
                     passed, findings=(Finding(Stage.EFFECT, None, message, "it may need a longer history to act"),)
                 )
             return passed
         asked = sum(s.calls for s in statistics)
-        message = f"inert: {asked} calls on {sum(s.trials for s in statistics)} trials, no decision changed and no prompt text"
+        trials = sum(s.trials for s in statistics)
+        message = f"inert: {asked} calls on {trials} trials, no decision changed and no prompt text"
         if allow_inert:
             return replace(passed, findings=(Finding(Stage.EFFECT, None, message, "accepted as a control"),))
         hint = "make a hook return something other than None under conditions that occur"
@@ -260,8 +262,12 @@ class _Outcome:
     def described(self, sha256: str) -> GateReport:
         if self.process is None:
             return GateReport(Verdict.ACCEPTED, Stage.SIZE, (), sha256)
-        p = self.process
-        return GateReport(Verdict.ACCEPTED, Stage.CONFORMANCE, (), sha256, p.title, p.summary, p.hooks, layers=p.layers)
+        return _described(self.process, sha256)
+
+
+def _described(process: MechanismProcess, sha256: str) -> GateReport:
+    p = process
+    return GateReport(Verdict.ACCEPTED, Stage.CONFORMANCE, (), sha256, p.title, p.summary, p.hooks, layers=p.layers)
 
 
 def _failure_finding(stage: Stage, failure: MechanismFailure, moment: str) -> Finding:

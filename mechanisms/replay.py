@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from mechanisms.interface import Candidate, Hook, SearchView, TrialRecord
 from mechanisms.sandbox.host import MechanismProcess
-from service_kit.parameters import Objective, Outcome, ParameterSpace
+from service_kit.parameters import Objective, Outcome, ParameterSpace, Value
 
 T = TypeVar("T")
 PROPOSALS = 2
@@ -171,10 +171,10 @@ class _Replay:
         advice = await self._timed(Hook.ACCEPT, self.process.accept(view, undecided))
         self._count(Hook.ACCEPT, advice is not None and advice is not greedy)
 
-    def _changes(self, trial: TrialRecord, view: SearchView) -> dict[str, object]:
+    def _changes(self, trial: TrialRecord, view: SearchView) -> dict[str, Value]:
         # Recorded against the incumbent of its own moment; for the candidates ahead that may have been another one.
         changes = self.space.changes(view.incumbent.configuration, trial.configuration)
-        return {name: value for name, value in changes.items() if name in self.active}  # type: ignore[return-value]
+        return {name: value for name, value in changes.items() if name in self.active}
 
     async def _timed(self, hook: Hook, answer: Awaitable[T]) -> T:
         started = time.monotonic()

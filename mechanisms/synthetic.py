@@ -21,7 +21,8 @@ _NOISE = 0.02
 def synthetic_history(space: ParameterSpace, objective: Objective, length: int, seed: int) -> tuple[TrialRecord, ...]:
     """``length`` decided trials after a baseline: one or two changes each, a landscape with a valley, some failures,
     greedy decisions. Early trials repeat a few directions, as a model with fixed habits does."""
-    return _Search(space, objective, random.Random(seed)).run(length)
+    generator = random.Random(seed)  # noqa: S311 - a search needs no secrets
+    return _Search(space, objective, generator).run(length)
 
 
 class _Search:

@@ -10,7 +10,7 @@ import re
 import types
 from typing import Any, NamedTuple
 
-from RestrictedPython import compile_restricted_exec
+from RestrictedPython.compile import compile_restricted_exec
 
 from mechanisms.findings import Finding, Stage
 from mechanisms.language.conformance import Shape, conform
@@ -55,7 +55,7 @@ def compile_source(source: str, offered: dict[str, frozenset[str]]) -> Compiled:
 def define(compiled: Compiled, generator: random.Random) -> Any:
     """Run the module's body and return its class ``Mechanism``."""
     namespace = globals_for(facades(generator))
-    exec(compiled.code, namespace)
+    exec(compiled.code, namespace)  # noqa: S102 - restricted code in a jailed process
     return namespace["Mechanism"]
 
 

@@ -49,21 +49,19 @@ def parse(source: str) -> ast.Module:
 
 
 def _measure(tree: ast.Module) -> None:
-    count = 0
+    count = depth = 0
     level: list[ast.AST] = [tree]
-    for depth in range(MAX_DEPTH + 1):
-        count += len(level)
+    while level:
+        count, depth = count + len(level), depth + 1
         if count > MAX_NODES:
             raise LanguageError(
                 [finding(None, f"more than {MAX_NODES} syntax nodes", "a mechanism is 20 to 200 lines")]
             )
+        if depth > MAX_DEPTH:
+            deep = next((node for node in level if hasattr(node, "lineno")), None)
+            hint = "split it into statements and functions"
+            raise LanguageError([finding(deep, f"nested more than {MAX_DEPTH} deep", hint)])
         level = [child for node in level for child in ast.iter_child_nodes(node)]
-        if not level:
-            return
-        if depth == MAX_DEPTH:
-            raise LanguageError(
-                [finding(level[0], f"nested more than {MAX_DEPTH} deep", "split it into statements and functions")]
-            )
 
 
 def desugar(tree: ast.Module) -> ast.Module:

@@ -1,7 +1,7 @@
 """Frozen facades: the modules that a mechanism may import, as named functions and nothing else.
 
-A real module leads anywhere (``statistics.sys.modules``); a facade holds the functions listed here and cannot be changed.
-What is offered is decided in this file alone: the language reference that authors and models read is generated from it.
+A real module leads anywhere (``statistics.sys.modules``); a facade holds the functions listed here and cannot be
+changed. What is offered is decided in this file alone: the language reference is generated from it.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from typing import Any
 
 from mechanisms.language import linalg, objects
 
-_MATH = (
-    "acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf erfc exp exp2 expm1 fabs factorial floor fmod "
-    "frexp fsum gamma gcd hypot inf isclose isfinite isinf isnan isqrt lcm ldexp lgamma log log10 log1p log2 modf nan nextafter perm pi pow "
-    "prod radians remainder sin sinh sqrt tan tanh tau trunc"
-).split()
-_SAMPLING = (
-    "random uniform randint randrange choice choices sample shuffle gauss normalvariate lognormvariate expovariate betavariate gammavariate "
-    "triangular vonmisesvariate paretovariate weibullvariate getrandbits"
-).split()
-_STATISTICS = (
-    "mean fmean geometric_mean harmonic_mean median median_low median_high median_grouped mode multimode quantiles stdev variance pstdev pvariance "
-    "correlation covariance linear_regression NormalDist StatisticsError"
-).split()
-_ITERTOOLS = (
-    "accumulate chain combinations combinations_with_replacement compress dropwhile filterfalse groupby islice pairwise permutations product "
-    "starmap takewhile zip_longest"
-).split()
-_HEAPQ = "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest".split()
-_BISECT = "bisect bisect_left bisect_right insort insort_left insort_right".split()
+_MEMBERS = {
+    "math": """
+        acos acosh asin asinh atan atan2 atanh cbrt ceil comb copysign cos cosh degrees dist e erf erfc exp exp2 expm1
+        fabs factorial floor fmod frexp fsum gamma gcd hypot inf isclose isfinite isinf isnan isqrt lcm ldexp lgamma log
+        log10 log1p log2 modf nan nextafter perm pi pow prod radians remainder sin sinh sqrt tan tanh tau trunc""",
+    "random": """
+        betavariate choice choices expovariate gammavariate gauss getrandbits lognormvariate normalvariate paretovariate
+        randint random randrange sample shuffle triangular uniform vonmisesvariate weibullvariate""",
+    "statistics": """
+        NormalDist StatisticsError correlation covariance fmean geometric_mean harmonic_mean linear_regression mean
+        median median_grouped median_high median_low mode multimode pstdev pvariance quantiles stdev variance""",
+    "itertools": """
+        accumulate chain combinations combinations_with_replacement compress dropwhile filterfalse groupby islice
+        pairwise permutations product starmap takewhile zip_longest""",
+    "collections": "Counter OrderedDict defaultdict deque",
+    "heapq": "heapify heappop heappush heappushpop heapreplace merge nlargest nsmallest",
+    "bisect": "bisect bisect_left bisect_right insort insort_left insort_right",
+}
+"""What is offered of the standard library unchanged."""
 
 LITERAL_CHARACTERS = 4096
 
@@ -78,20 +78,11 @@ class Facade:
 
 def facades(generator: random.Random) -> dict[str, Facade]:
     """Every importable facade; ``random`` draws from ``generator``."""
-    built: dict[str, dict[str, Any]] = {
-        "math": {name: getattr(math, name) for name in _MATH},
+    modules = (math, statistics, itertools, collections, heapq, bisect)
+    built: dict[str, dict[str, Any]] = {module.__name__: _members(module, module.__name__) for module in modules}
+    built |= {
         "random": sampling(generator) | {"Random": _seeded_generator},
-        "statistics": {name: getattr(statistics, name) for name in _STATISTICS},
-        "itertools": {name: getattr(itertools, name) for name in _ITERTOOLS},
-        "collections": {
-            "Counter": collections.Counter,
-            "OrderedDict": collections.OrderedDict,
-            "defaultdict": collections.defaultdict,
-            "deque": collections.deque,
-        },
         "functools": {"partial": partial, "reduce": functools.reduce},
-        "heapq": {name: getattr(heapq, name) for name in _HEAPQ},
-        "bisect": {name: getattr(bisect, name) for name in _BISECT},
         "copy": {"copy": objects.shallow_copy, "deepcopy": objects.deep_copy},
         "json": {"dumps": dumps, "loads": loads},
         "ast": {"literal_eval": literal_eval},
@@ -102,9 +93,13 @@ def facades(generator: random.Random) -> dict[str, Facade]:
     return {name: Facade(name, members) for name, members in built.items()}
 
 
+def _members(source: object, name: str) -> dict[str, Any]:
+    return {member: getattr(source, member) for member in _MEMBERS[name].split()}
+
+
 def sampling(generator: random.Random) -> dict[str, Any]:
     """The sampling functions of one generator."""
-    return {name: getattr(generator, name) for name in _SAMPLING}
+    return _members(generator, "random")
 
 
 def rng_facade(generator: random.Random) -> Facade:
@@ -115,7 +110,7 @@ def rng_facade(generator: random.Random) -> Facade:
 def _seeded_generator(seed: int = 0) -> Facade:
     if type(seed) is not int:
         raise TypeError("random.Random takes an integer seed here; the generator given to __init__ is seeded already")
-    return rng_facade(random.Random(seed))
+    return rng_facade(random.Random(seed))  # noqa: S311 - a search needs no secrets
 
 
 def partial(function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Callable[..., Any]:
@@ -164,9 +159,9 @@ def get_logger(name: str = "") -> Facade:
 
 def offered() -> dict[str, frozenset[str]]:
     """What each facade offers, by name: the allow-list of imports."""
-    return {name: frozenset(dir(facade)) for name, facade in facades(random.Random(0)).items()}
+    return {name: frozenset(dir(facade)) for name, facade in facades(random.Random(0)).items()}  # noqa: S311
 
 
 def sampling_names() -> Iterable[str]:
     """What ``rng`` offers."""
-    return tuple(_SAMPLING)
+    return tuple(_MEMBERS["random"].split())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from mechanisms.findings import Finding
@@ -77,9 +78,7 @@ class _Resolver(ast.NodeTransformer):
                 finding(node, f"{what} is available in annotations only", "do not use it in an expression")
             )
         elif member and module in self.offered:
-            offers = ", ".join(sorted(self.offered[module]))
-            close = difflib.get_close_matches(member, self.offered[module], n=1)
-            hint = f"did you mean {close[0]}?" if close else f"it offers {offers}"
+            hint = _offers(member, self.offered[module])
             self.findings.append(finding(node, f"{module} offers no {member}", hint))
         elif module.split(".")[0] in ("numpy", "scipy", "sklearn", "torch", "pandas", "jax"):
             self.findings.append(
@@ -101,40 +100,45 @@ def _with(node: ast.Import | ast.ImportFrom, kept: list[ast.alias]) -> ast.stmt:
 def _undefined(
     tree: ast.Module, offered: Mapping[str, frozenset[str]], names: frozenset[str], refused: Mapping[str, str]
 ) -> Iterable[Finding]:
-    defined = set(names)
-    modules: dict[str, str] = {}
-    for node in ast.walk(tree):
-        match node:
-            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
-                defined.add(name)
-                modules[name] = ""
-            case ast.arg(arg=name):
-                defined.add(name)
-                modules[name] = ""
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                defined.add(name)
-            case ast.ExceptHandler(name=str() as name):
-                defined.add(name)
-            case ast.Import(names=aliases):
-                for alias in aliases:
-                    defined.add(alias.asname or alias.name)
-                    modules.setdefault(alias.asname or alias.name, alias.name)
-            case ast.ImportFrom(names=aliases):
-                defined.update(alias.asname or alias.name for alias in aliases)
+    defined = names | set(_bindings(tree))
+    modules = _modules(tree)
     reported = set(refused)
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in defined | reported:
             reported.add(node.id)
             yield finding(node, f"the name {node.id} is not defined", _hint(node.id, defined, offered))
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and modules.get(node.value.id):
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
             module = modules[node.value.id]
             if node.attr not in offered[module]:
-                close = difflib.get_close_matches(node.attr, offered[module], n=1)
-                hint = f"did you mean {close[0]}?" if close else "it offers " + ", ".join(sorted(offered[module]))
-                yield finding(node, f"{module} offers no {node.attr}", hint)
+                yield finding(node, f"{module} offers no {node.attr}", _offers(node.attr, offered[module]))
 
 
-def _hint(name: str, defined: set[str], offered: Mapping[str, frozenset[str]]) -> str:
+def _bindings(tree: ast.Module) -> Iterable[str]:
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                yield name
+            case ast.arg(arg=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case ast.ExceptHandler(name=str() as name):
+                yield name
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                yield from (alias.asname or alias.name for alias in aliases)
+
+
+def _modules(tree: ast.Module) -> dict[str, str]:
+    """Names that stand for a facade everywhere: imported, and bound to nothing else."""
+    imports = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    bound = Counter(_bindings(tree))
+    return {name: alias.name for alias in imports if bound[name := alias.asname or alias.name] == 1}
+
+
+def _offers(member: str, members: frozenset[str]) -> str:
+    close = difflib.get_close_matches(member, sorted(members), n=1)
+    return f"did you mean {close[0]}?" if close else "it offers " + ", ".join(sorted(members))
+
+
+def _hint(name: str, defined: frozenset[str], offered: Mapping[str, frozenset[str]]) -> str:
     if name in offered:
         return f"add: import {name}"
     homes = [module for module in sorted(offered) if name in offered[module]]
@@ -157,5 +161,5 @@ def _hint(name: str, defined: set[str], offered: Mapping[str, frozenset[str]]) -
         "super",
     ):
         return "this built-in is not available to mechanisms"
-    close = difflib.get_close_matches(reveal(name), [reveal(d) for d in defined], n=1)
+    close = difflib.get_close_matches(reveal(name), sorted(reveal(d) for d in defined), n=1)
     return f"did you mean {close[0]}?" if close else ""

@@ -77,9 +77,9 @@ def solve(matrix: Matrix, vector: Sequence[float]) -> Vector:
                 for k in range(column, order + 1):
                     row[k] -= factor * lead[k]
     solution = [0.0] * order
-    for row in reversed(range(order)):
-        known = sum(table[row][k] * solution[k] for k in range(row + 1, order))
-        solution[row] = (table[row][order] - known) / table[row][row]
+    for i in reversed(range(order)):
+        known = sum(table[i][k] * solution[k] for k in range(i + 1, order))
+        solution[i] = (table[i][order] - known) / table[i][i]
     return solution
 
 

@@ -11,10 +11,10 @@ import re
 _HIDDEN = re.compile(r"hidden(\d+)_")
 
 # Attributes that lead from a generator, coroutine or traceback to its frame, and from a frame to everything.
-FRAME_NAMES = frozenset(
-    "tb_frame tb_next tb_lasti f_back f_builtins f_code f_generator f_globals f_locals f_trace co_code co_consts gi_frame gi_code "
-    "gi_yieldfrom cr_await cr_frame cr_code cr_origin ag_await ag_frame ag_code".split()
-)
+_FRAME_NAMES = """
+    tb_frame tb_next tb_lasti f_back f_builtins f_code f_generator f_globals f_locals f_trace co_code co_consts gi_frame
+    gi_code gi_yieldfrom cr_await cr_frame cr_code cr_origin ag_await ag_frame ag_code"""
+FRAME_NAMES = frozenset(_FRAME_NAMES.split())
 
 
 def is_dunder(name: str) -> bool:

@@ -68,7 +68,8 @@ class Trial(Record):
         super().__init__({**values, **hashable})
 
     def __repr__(self) -> str:
-        return f"Trial(number={self.number}, changes={self.changes!r}, outcome={self.outcome!r}, metric={self.metric!r}, kept={self.kept!r})"
+        shown = ("number", "changes", "outcome", "metric", "kept")
+        return f"Trial({', '.join(f'{name}={self._values[name]!r}' for name in shown)})"
 
 
 class Candidate(Record):
@@ -155,18 +156,22 @@ def deep_copy(value: Any, memo: dict[int, Any] | None = None) -> Any:
     elif kind in _SEQUENCES:
         copied = memo[id(value)] = _SEQUENCES[kind](deep_copy(element, memo) for element in value)
     elif kind is collections.deque:
-        copied = memo[id(value)] = collections.deque((), value.maxlen)
+        copied = memo[id(value)] = collections.deque(maxlen=value.maxlen)
         copied.extend(deep_copy(element, memo) for element in value)
     elif kind in _MAPPINGS or kind is collections.defaultdict:
         copied = collections.defaultdict(value.default_factory) if kind is collections.defaultdict else kind()
         memo[id(value)] = copied
         copied.update({deep_copy(key, memo): deep_copy(element, memo) for key, element in value.items()})
     elif is_own_instance(value):
-        copied = memo[id(value)] = kind.__new__(kind)
+        copied = memo[id(value)] = _new_instance(kind)
         copied.__dict__.update({name: deep_copy(element, memo) for name, element in value.__dict__.items()})
     else:
         copied = value
     return copied
+
+
+def _new_instance(kind: Any) -> Any:
+    return kind.__new__(kind)
 
 
 def shallow_copy(value: Any) -> Any:
@@ -175,7 +180,7 @@ def shallow_copy(value: Any) -> Any:
     if kind in _SEQUENCES or kind in _MAPPINGS or kind in (collections.deque, collections.defaultdict):
         return value.copy() if hasattr(value, "copy") else value
     if is_own_instance(value):
-        copied = kind.__new__(kind)
+        copied = _new_instance(kind)
         copied.__dict__.update(value.__dict__)
         return copied
     return value

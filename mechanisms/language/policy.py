@@ -22,16 +22,14 @@ from mechanisms.language.objects import Candidate, Objective, OwnType, Record, T
 from mechanisms.language.records import FIELDS, FROZEN
 from mechanisms.language.space import Parameter, Space
 
-_TEXT = (
-    "capitalize casefold center count endswith expandtabs find index isalnum isalpha isascii isdecimal isdigit isidentifier islower isnumeric "
-    "isspace istitle isupper join ljust lower lstrip partition removeprefix removesuffix replace rfind rindex rjust rpartition rsplit rstrip split "
-    "splitlines startswith strip swapcase title upper zfill"
-)
+_TEXT = """
+    capitalize casefold center count endswith expandtabs find index isalnum isalpha isascii isdecimal isdigit
+    isidentifier islower isnumeric isspace istitle isupper join ljust lower lstrip partition removeprefix removesuffix
+    replace rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip swapcase title upper zfill"""
 _DICT = "clear copy get items keys pop popitem setdefault update values"
-_SET = (
-    "add clear copy difference difference_update discard intersection intersection_update isdisjoint issubset issuperset pop remove "
-    "symmetric_difference symmetric_difference_update union update"
-)
+_SET = """
+    add clear copy difference difference_update discard intersection intersection_update isdisjoint issubset issuperset
+    pop remove symmetric_difference symmetric_difference_update union update"""
 _FROZENSET = "copy difference intersection isdisjoint issubset issuperset symmetric_difference union"
 _DEQUE = "append appendleft clear copy count extend extendleft index insert maxlen pop popleft remove reverse rotate"
 
@@ -109,6 +107,9 @@ _EXCEPTIONS = (
 _BASES = frozenset((object, *_EXCEPTIONS))
 
 
+_NO_INIT: Any = object.__init__
+
+
 class Own(metaclass=OwnType):
     """The root of every class that a mechanism defines. Names and hashes are serial numbers, never addresses, so that
     two workers answer alike."""
@@ -118,7 +119,7 @@ class Own(metaclass=OwnType):
     _count = 0
 
     def __new__(cls, *args: object, **keywords: object) -> Own:
-        if (args or keywords) and cls.__init__ is object.__init__:
+        if (args or keywords) and cls.__init__ is _NO_INIT:
             raise TypeError(f"{reveal(cls.__name__)}() takes no arguments")
         self = object.__new__(cls)
         Own._count += 1
@@ -274,8 +275,9 @@ def format_text(template: str, args: tuple[Any, ...], keywords: Mapping[str, Any
             found = keywords[hide(key)] if key and not key.isdigit() else args[int(key) if key else next(position)]
         except StopIteration:
             raise IndexError("format: more fields than arguments") from None
-        converted = {"r": repr, "s": str, None: lambda v: v}[match["conversion"]](found)
-        return format(converted, match["spec"] or "")
+        if match["conversion"]:
+            found = repr(found) if match["conversion"] == "r" else str(found)
+        return format(found, match["spec"] or "")
 
     return _FIELD.sub(value, template)
 

@@ -8,6 +8,7 @@ would have typed, so they widen nothing. ``hidden0_fields`` is read by the class
 from __future__ import annotations
 
 import ast
+from itertools import pairwise
 from typing import NamedTuple
 
 FIELDS = "hidden0_fields"
@@ -81,7 +82,7 @@ def expand(node: ast.ClassDef, known: dict[str, list[Field]]) -> ast.ClassDef:
     anchor = node.body[0]
     for method in methods:
         for child in ast.walk(method):
-            if "lineno" in child._attributes:
+            if isinstance(child, ast.stmt | ast.expr | ast.arg):
                 ast.copy_location(child, anchor)
     node.body = body + methods
     return node
@@ -136,10 +137,7 @@ def _init(
             defaults[field.name] = ast.Name(field.name, ast.Load()) if field in own else field.default
     names = [ast.arg(field.name) for field in taken]
     positional = [] if keyword_only else names
-    if (
-        any(f.name in defaults and g.name not in defaults for f, g in zip(taken, taken[1:], strict=False))
-        and not keyword_only
-    ):
+    if any(f.name in defaults and g.name not in defaults for f, g in pairwise(taken)) and not keyword_only:
         raise RecordError(node, f"dataclass {node.name}: a field without default follows one with a default")
     arguments = ast.arguments(
         posonlyargs=[],

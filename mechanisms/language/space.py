@@ -20,6 +20,8 @@ LOG_FLOOR = 1e-6
 class Parameter:
     """One parameter; its fields are those that the task declared."""
 
+    name: str
+    kind: str
     __slots__ = (
         "choices",
         "default",

@@ -24,7 +24,7 @@ _FLAGS = ("-S", "-s", "-P", "-B")
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
 
 
-class ChannelFailure(Exception):  # noqa: N818
+class ChannelFailure(Exception):
     """The worker did not answer as it must; it is dead."""
 
     def __init__(self, kind: FailureKind, message: str) -> None:

@@ -15,7 +15,7 @@ from mechanisms.sandbox.limits import SandboxLimits
 from service_kit.parameters import InvalidConfiguration, ParameterSpace, Violation, value_from_json
 
 
-class Breach(Exception):  # noqa: N818
+class Breach(Exception):
     """An answer breaks the contract."""
 
     def __init__(self, kind: FailureKind, message: str) -> None:

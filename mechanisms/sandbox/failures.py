@@ -32,7 +32,7 @@ class FailureKind(StrEnum):
     """It vetoed nearly everything, or proposed the same again and again."""
 
 
-class MechanismFailure(Exception):  # noqa: N818 - an event of a search, not an error of this program
+class MechanismFailure(Exception):
     """A mechanism failed. Its worker is already dead."""
 
     def __init__(self, hook: Hook, kind: FailureKind, message: str, line: int | None = None) -> None:
@@ -46,7 +46,7 @@ class MechanismFailure(Exception):  # noqa: N818 - an event of a search, not an 
         )
 
 
-class MechanismRejected(Exception):  # noqa: N818 - a verdict
+class MechanismRejected(Exception):
     """The source does not compile to a mechanism. Its worker is already dead."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
@@ -55,5 +55,5 @@ class MechanismRejected(Exception):  # noqa: N818 - a verdict
         super().__init__("; ".join(finding.render() for finding in self.findings))
 
 
-class SandboxUnavailable(Exception):  # noqa: N818 - a property of the machine
+class SandboxUnavailable(Exception):
     """This machine cannot run mechanisms: a required layer of the sandbox is missing. The message says what to do."""

@@ -86,6 +86,28 @@ class MechanismProcess:
             raise
         return process
 
+    @classmethod
+    async def check_language(
+        cls,
+        source: str,
+        space: ParameterSpace,
+        objective: Objective,
+        *,
+        limits: SandboxLimits = _LIMITS,
+        policy: SandboxPolicy = _POLICY,
+    ) -> MechanismProcess:
+        """Compile ``source`` in a worker and construct nothing: what it declares, in a process that has ended.
+
+        Raises like :meth:`start`.
+        """
+        channel = await Channel.start(limits, policy)
+        process = cls(channel, "check", space, limits)
+        try:
+            process._describe(await process._install(source, objective, {}, 0, language_only=True))
+        finally:
+            await channel.close()
+        return process
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The sandbox layers that hold for this worker."""
@@ -256,27 +278,6 @@ class MechanismProcess:
         if len(self._proposals) == self._limits.repeated_proposals and len(set(self._proposals)) == 1:
             message = f"proposed the same candidate {len(self._proposals)} times in a row"
             raise contract.Breach(FailureKind.OBSTRUCTED, message)
-
-
-async def check_language(
-    source: str,
-    space: ParameterSpace,
-    objective: Objective,
-    *,
-    limits: SandboxLimits = _LIMITS,
-    policy: SandboxPolicy = _POLICY,
-) -> tuple[str, str, frozenset[Hook], tuple[str, ...]]:
-    """Compile ``source`` in a worker and construct nothing: title, summary, hooks and the worker's layers.
-
-    Raises like :meth:`MechanismProcess.start`.
-    """
-    channel = await Channel.start(limits, policy)
-    process = MechanismProcess(channel, "check", space, limits)
-    try:
-        process._describe(await process._install(source, objective, {}, 0, language_only=True))
-    finally:
-        await channel.close()
-    return process.title, process.summary, process.hooks, process.layers
 
 
 def _findings(rejected: Any) -> list[Finding]:

@@ -17,7 +17,7 @@ import resource
 import signal
 import struct
 import sys
-from typing import Any, NamedTuple
+from typing import Any
 
 _NOBODY = 65534
 
@@ -34,40 +34,27 @@ class JailError(RuntimeError):
     """A required layer could not be applied on this machine."""
 
 
-class _Architecture(NamedTuple):
-    audit: int
-    """AUDIT_ARCH_* as the kernel reports it to the filter."""
-    calls: dict[str, int]
-
-
-_ARCHITECTURES = {
-    "x86_64": _Architecture(
-        0xC000003E,
-        dict(
-            read=0, write=1, open=2, close=3, stat=4, fstat=5, lstat=6, lseek=8, mmap=9, mprotect=10, munmap=11, brk=12, rt_sigaction=13,
-            rt_sigprocmask=14, rt_sigreturn=15, ioctl=16, access=21, sched_yield=24, mremap=25, madvise=28, getpid=39, exit=60, getcwd=79,
-            readlink=89, sigaltstack=131, gettid=186, futex=202, clock_gettime=228, exit_group=231, openat=257, newfstatat=262,
-            readlinkat=267, faccessat=269, getrandom=318, statx=332, openat2=437, faccessat2=439,
-        ),
-    ),
-    "aarch64": _Architecture(
-        0xC00000B7,
-        dict(
-            getcwd=17, ioctl=29, faccessat=48, openat=56, close=57, lseek=62, read=63, write=64, readlinkat=78, newfstatat=79, fstat=80,
-            exit=93, exit_group=94, futex=98, clock_gettime=113, sched_yield=124, sigaltstack=132, rt_sigaction=134, rt_sigprocmask=135,
-            rt_sigreturn=139, getpid=172, gettid=178, brk=214, munmap=215, mremap=216, mmap=222, mprotect=226, madvise=233, getrandom=278,
-            statx=291, openat2=437, faccessat2=439,
-        ),
-    ),
-}  # fmt: skip
-
-_ALLOWED = (
-    "munmap brk mremap madvise futex clock_gettime exit exit_group rt_sigreturn rt_sigaction rt_sigprocmask sigaltstack sched_yield getpid gettid"
-).split()
-# CPython opens the source file while it formats a SyntaxError, and looks around when an import fails: told no, not killed.
-_REFUSED = (
-    "open openat openat2 close stat fstat lstat newfstatat statx lseek ioctl access faccessat faccessat2 getcwd readlink readlinkat getrandom"
-).split()
+# Names and numbers of the system calls that the filter knows; every other call kills.
+_CALLS = {
+    "x86_64": """
+        read 0 write 1 open 2 close 3 stat 4 fstat 5 lstat 6 lseek 8 mmap 9 mprotect 10 munmap 11 brk 12 rt_sigaction 13
+        rt_sigprocmask 14 rt_sigreturn 15 ioctl 16 access 21 sched_yield 24 mremap 25 madvise 28 getpid 39 exit 60
+        getcwd 79 readlink 89 sigaltstack 131 gettid 186 futex 202 clock_gettime 228 exit_group 231 openat 257
+        newfstatat 262 readlinkat 267 faccessat 269 getrandom 318 statx 332 openat2 437 faccessat2 439""",
+    "aarch64": """
+        getcwd 17 ioctl 29 faccessat 48 openat 56 close 57 lseek 62 read 63 write 64 readlinkat 78 newfstatat 79
+        fstat 80 exit 93 exit_group 94 futex 98 clock_gettime 113 sched_yield 124 sigaltstack 132 rt_sigaction 134
+        rt_sigprocmask 135 rt_sigreturn 139 getpid 172 gettid 178 brk 214 munmap 215 mremap 216 mmap 222 mprotect 226
+        madvise 233 getrandom 278 statx 291 openat2 437 faccessat2 439""",
+}
+_AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_ALLOWED = """
+    munmap brk mremap madvise futex clock_gettime exit exit_group rt_sigreturn rt_sigaction rt_sigprocmask sigaltstack
+    sched_yield getpid gettid"""
+# CPython opens the source while it formats a SyntaxError, and looks around when an import fails: told no, not killed.
+_REFUSED = """
+    open openat openat2 close stat fstat lstat newfstatat statx lseek ioctl access faccessat faccessat2 getcwd readlink
+    readlinkat getrandom"""
 _PROT_EXEC = 4
 
 # BPF instructions: linux/bpf_common.h and linux/seccomp.h
@@ -81,10 +68,11 @@ def enter(memory_bytes: int, cpu_seconds: int, allow_weak: bool) -> list[str]:
     layers = ["clean_environment", "closed_descriptors"]
     os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0] if sys.platform == "linux" else 4096)
     os.chdir("/")
-    if sys.platform != "linux" or platform.machine() not in _ARCHITECTURES:
+    if sys.platform != "linux" or platform.machine() not in _CALLS:
         if not allow_weak:
             raise JailError(
-                f"mechanisms need the Linux sandbox on x86-64 or AArch64; this is {sys.platform} on {platform.machine()}. "
+                "mechanisms need the Linux sandbox on x86-64 or AArch64; "
+                f"this is {sys.platform} on {platform.machine()}. "
                 "Run the service on Linux, or allow the weak sandbox (deadlines and resource limits only)"
             )
         _limit_resources(memory_bytes, cpu_seconds)
@@ -101,7 +89,7 @@ def enter(memory_bytes: int, cpu_seconds: int, allow_weak: bool) -> list[str]:
     layers.append("rlimits")
     if _landlock(libc):
         layers.append("landlock")
-    _seccomp(libc, _ARCHITECTURES[platform.machine()])
+    _seccomp(libc, platform.machine())
     _verify()
     return [*layers, "seccomp"]
 
@@ -151,13 +139,13 @@ def _landlock(libc: Any) -> bool:
     ruleset = libc.syscall(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), 0)
     if ruleset < 0:
         return False
-    restricted = libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0
+    restricted = bool(libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0)
     os.close(ruleset)
     return restricted
 
 
-def _seccomp(libc: Any, architecture: _Architecture) -> None:
-    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _filter(architecture))
+def _seccomp(libc: Any, machine: str) -> None:
+    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _filter(machine))
     buffer = ctypes.create_string_buffer(program, len(program))
 
     class Program(ctypes.Structure):
@@ -167,12 +155,13 @@ def _seccomp(libc: Any, architecture: _Architecture) -> None:
     _require(libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(described), 0, 0), "seccomp")
 
 
-def _filter(architecture: _Architecture) -> list[tuple[int, int, int, int]]:
+def _filter(machine: str) -> list[tuple[int, int, int, int]]:
     """Read from 0, write to 1, memory without execution, clocks and exit; everything unnamed kills."""
-    calls = architecture.calls
+    words = _CALLS[machine].split()
+    calls = {name: int(number) for name, number in zip(words[::2], words[1::2], strict=True)}
     program = [
         (_LOAD, 0, 0, _OFFSET_ARCHITECTURE),
-        (_JUMP_EQUAL, 1, 0, architecture.audit),
+        (_JUMP_EQUAL, 1, 0, _AUDIT_ARCHITECTURES[machine]),
         (_RETURN, 0, 0, _KILL),
         (_LOAD, 0, 0, _OFFSET_CALL),
     ]
@@ -193,7 +182,7 @@ def _filter(architecture: _Architecture) -> list[tuple[int, int, int, int]]:
             (_RETURN, 0, 0, _ALLOW),
         ]
     for names, verdict in ((_ALLOWED, _ALLOW), (_REFUSED, _REFUSE)):
-        for name in names:
+        for name in names.split():
             if name in calls:
                 program += [(_JUMP_EQUAL, 0, 1, calls[name]), (_RETURN, 0, 0, verdict)]
     return [*program, (_RETURN, 0, 0, _KILL)]

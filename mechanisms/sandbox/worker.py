@@ -43,7 +43,7 @@ class Session:
     """The mechanism, its generator and the history that it has been shown."""
 
     def __init__(self, request: dict[str, Any], compiled: Compiled) -> None:
-        self.generator = random.Random(0)
+        self.generator = random.Random(0)  # noqa: S311 - a search needs no secrets
         self.seed = request["seed"]
         self.calls = 0
         self.history: list[Trial] = []
@@ -154,7 +154,7 @@ def install(request: dict[str, Any]) -> tuple[Session | None, dict[str, Any]]:
         compiled = compile_source(request["source"], OFFERED)
     except LanguageError as error:
         return None, {"rejected": [finding.to_json() for finding in error.findings[:50]]}
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # A source that trips the compiler itself is refused like any other that is outside the language.
         finding = Finding(Stage.LANGUAGE, None, f"cannot be compiled: {type(error).__name__}: {str(error)[:200]}")
         return None, {"rejected": [finding.to_json()]}
@@ -163,7 +163,7 @@ def install(request: dict[str, Any]) -> tuple[Session | None, dict[str, Any]]:
         return None, {"answer": described}
     try:
         return Session(request, compiled), {"answer": described}
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure
         return None, raised(error)
 
 
@@ -174,7 +174,7 @@ def raised(error: BaseException) -> dict[str, Any]:
     lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == FILENAME]
     try:
         text = reveal(str(error))[:_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
-    except Exception:
+    except Exception:  # noqa: BLE001 - an exception of its own may refuse to be shown
         text = "(no message)"
     name = reveal(type(error).__name__)[:80]
     return {
@@ -201,7 +201,7 @@ def serve(answer_bytes: int, request_bytes: int) -> None:
         else:
             try:
                 answer = {"answer": session.call(request)}
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure
                 answer = raised(error)
         try:
             write_frame(1, {"id": identifier, **answer}, answer_bytes)
@@ -222,7 +222,7 @@ def main() -> int:
         write_frame(1, {"id": 0, "unavailable": str(error)}, answer_bytes)
         return 3
     sys.path[:], sys.meta_path[:], sys.path_hooks[:] = [], [], []
-    sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None  # type: ignore[misc,assignment]
+    sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None  # type: ignore[misc]
     write_frame(1, {"id": 0, "answer": layers}, answer_bytes)
     try:
         serve(answer_bytes, request_bytes)

@@ -1,4 +1,4 @@
-"""Standard mechanisms: known ideas of search written to the hook interface, as examples, references and a first library.
+"""Standard mechanisms: known ideas of search written to the hook interface: examples, references, a first library.
 
 They are data to this program, never imported: each file is a source that passes the gate and runs in a worker.
 """

@@ -10,7 +10,7 @@ class Mechanism:
         self.rng = rng
         self.patience = int(settings.get("patience", 5))
         self._stalled = 0
-        self._tried = {name: 0 for name in space.names}
+        self._tried = dict.fromkeys(space.names, 0)
 
     def observe(self, trial):
         self._stalled = 0 if trial.kept else self._stalled + 1
@@ -25,7 +25,9 @@ class Mechanism:
         if self._stalled < self.patience:
             return ""
         names = ", ".join(f"{name} ({self._tried[name]} trials)" for name in self._neglected(view))
-        return f"No improvement for {self._stalled} trials. Least explored so far: {names}. Try one of these, with a bold step."
+        return (
+            f"No improvement for {self._stalled} trials. Least explored: {names}. Try one of these, with a bold step."
+        )
 
     def propose(self, view, count):
         if self._stalled < self.patience:
