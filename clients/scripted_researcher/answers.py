@@ -1,0 +1,30 @@
+"""Which answer a purpose gets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from clients.scripted_researcher import analyst, prior, research
+from clients.scripted_researcher.state import BadRequest, SearchState
+
+_ANSWERS: Mapping[str, Callable[[SearchState, Sequence[Mapping[str, str]]], dict[str, Any]]] = {
+    "propose": lambda state, _: prior.propose(state),
+    "analyse": lambda state, _: analyst.analyse(state),
+    "explore": research.explore,
+    "critique": research.critique,
+    "specify": research.specify,
+    "generate": research.generate,
+    "repair": research.repair,
+}
+
+PURPOSES = tuple(_ANSWERS)
+"""Values of the X-Bilevel-Purpose header that are answered."""
+
+
+def answer(purpose: str, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """The answer to ``messages``, computed from nothing else. Raises :class:`BadRequest`."""
+    if purpose not in _ANSWERS:
+        wanted = f"the header X-Bilevel-Purpose must be one of {', '.join(PURPOSES)}; got {purpose or 'none'!r}"
+        raise BadRequest(wanted, "X-Bilevel-Purpose")
+    return _ANSWERS[purpose](SearchState.read(messages), messages)

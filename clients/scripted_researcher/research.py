@@ -1,0 +1,130 @@
+"""``explore``, ``critique``, ``specify``, ``generate`` and ``repair``: level 2 from templates.
+
+The failure that the trace shows decides which mechanism comes next. Nothing is invented here; every answer says so.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clients.scripted_researcher.catalogue import IDEAS, Idea, idea
+from clients.scripted_researcher.diagnosis import Observation, observations, since_gain
+from clients.scripted_researcher.state import SearchState
+
+Messages = Sequence[Mapping[str, str]]
+
+INERT = re.compile(r"\binert\b|rejected at stage effect", re.IGNORECASE)
+"""What the gate's report says of a mechanism that would have changed nothing."""
+
+
+def explore(state: SearchState, _: Messages) -> dict[str, Any]:
+    """What holds the search back, and mechanisms that answer it."""
+    seen = observations(state)
+    bottleneck = seen[0].failure.value if seen else "none"
+    evidence = "; ".join(o.evidence for o in seen) or f"the newest gain is {since_gain(state)} trials old"
+    listed = [
+        {"name": one.name, "field": one.borrowed_from, "idea": one.idea, "hooks": list(one.hooks)}
+        for one in _fitting(state, seen) or IDEAS[:1]
+    ]
+    return {"bottleneck": f"scripted: {bottleneck}", "evidence": evidence, "candidates": listed}
+
+
+def critique(state: SearchState, messages: Messages) -> dict[str, Any]:
+    """A choice among the fitting mechanisms that were not installed before, or none."""
+    chosen = _choose(state)
+    named = _answer(messages, "candidates") or []
+    names = [entry["name"] for entry in named] or [one.name for one in IDEAS]
+    known = [one for name in names if (one := idea(name)) is not None]
+    assessments = [{"name": one.name, "merit": one.merit, "risk": one.risk} for one in known]
+    if chosen is None:
+        used = ", ".join(sorted(_used(state))) or "none"
+        reason = f"scripted: no template answers what the trace shows; installed before: {used}"
+        return {"assessments": assessments, "choice": "none", "reason": reason}
+    seen = {observation.failure: observation.evidence for observation in observations(state)}
+    return {"assessments": assessments, "choice": chosen.name, "reason": f"scripted: {seen[chosen.answers]}"}
+
+
+def specify(state: SearchState, messages: Messages) -> dict[str, Any]:
+    """The chosen mechanism's exact behaviour."""
+    one = _chosen(state, messages)
+    numbers = ", ".join(f"{name} = {value}" for name, value in one.settings.items())
+    return {
+        "name": one.name,
+        "summary": f"{one.name} (scripted template): {one.idea}",
+        "hooks": list(one.hooks),
+        "state": one.state,
+        "behaviour": one.idea,
+        "parameters": numbers,
+    }
+
+
+def generate(state: SearchState, messages: Messages) -> dict[str, Any]:
+    """The chosen mechanism's source."""
+    one = _chosen(state, messages)
+    return {"mechanism_id": one.name, "source": one.source(state)}
+
+
+def repair(state: SearchState, messages: Messages) -> dict[str, Any]:
+    """Another form of the rejected mechanism: one that acts earlier where the report says inert, else a simpler one.
+
+    When the mechanism has no simpler form left, the next fitting mechanism takes its place.
+    """
+    one = _chosen(state, messages)
+    attempts = sum(message["role"] == "assistant" and _has_source(message["content"]) for message in messages)
+    report = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
+    if INERT.search(report) and attempts == 1:
+        return {"mechanism_id": one.name, "source": one.source(state, relaxed=True)}
+    if attempts < len(one.templates):
+        return {"mechanism_id": one.name, "source": one.source(state, form=attempts, relaxed=True)}
+    others = [other for other in (*_fitting(state, observations(state)), *IDEAS) if other.name != one.name]
+    other = others[(attempts - len(one.templates)) % len(others)]
+    return {"mechanism_id": other.name, "source": other.source(state, relaxed=True)}
+
+
+def _fitting(state: SearchState, seen: Sequence[Observation]) -> list[Idea]:
+    """Ideas that answer what was observed, the most telling first, without what was installed before."""
+    failures = [observation.failure for observation in seen]
+    used = _used(state)
+    fitting = [one for one in IDEAS if one.answers in failures and one.name not in used]
+    return sorted(fitting, key=lambda one: failures.index(one.answers))
+
+
+def _used(state: SearchState) -> set[str]:
+    """Ideas that were installed in this run, whatever became of them; names may carry a number."""
+    names = [re.sub(r"-\d+$", "", mechanism.name.rsplit("/", 1)[-1]) for mechanism in state.mechanisms]
+    return {one.name for one in IDEAS if one.name in names}
+
+
+def _choose(state: SearchState) -> Idea | None:
+    fitting = _fitting(state, observations(state))
+    return fitting[0] if fitting else None
+
+
+def _chosen(state: SearchState, messages: Messages) -> Idea:
+    """What the dialogue has settled on; without a dialogue, what the trace suggests."""
+    for key in ("mechanism_id", "choice"):
+        one = idea(str(_answer(messages, key)))
+        if one is not None:
+            return one
+    return _choose(state) or IDEAS[0]
+
+
+def _answer(messages: Messages, key: str) -> Any:
+    """The newest value of ``key`` in the dialogue's own answers, or None."""
+    for message in reversed(messages):
+        if message["role"] != "assistant":
+            continue
+        try:
+            answer = json.loads(message["content"])
+        except ValueError:
+            continue
+        if isinstance(answer, dict) and key in answer:
+            return answer[key]
+    return None
+
+
+def _has_source(text: str) -> bool:
+    return '"source"' in text
