@@ -16,7 +16,7 @@ from gpt_trainer.clock import ClockKind
 from gpt_trainer.dataset import Dataset, prepare
 from gpt_trainer.device import Device, Precision, open_device
 from gpt_trainer.execution import execute
-from gpt_trainer.presets import PRESETS, Preset, budget_seconds, find_preset
+from gpt_trainer.presets import Preset, budget_seconds, find_preset
 from gpt_trainer.trial import TrialRequest
 from service_kit.parameters import Value
 from service_kit.settings import PathSettings
@@ -64,13 +64,16 @@ def main() -> None:
         return measured(preset, dataset, device, configuration, budget, seeds)
 
     baseline, steps = measure({})
-    print(f"preset {PRESETS['laptop'].name}, budget {budget:g} s, {steps:g} baseline steps, seeds {arguments.seeds}, {device.name}")
+    print(f"preset {preset.name}, budget {budget:g} s, {steps:g} baseline steps, seeds {len(seeds)}, {device.name}")
     print(f"{'baseline':24} val_bpb {statistics.mean(baseline):.4f}  sd {deviation(baseline):.4f}")
     for name, change in CHANGES.items():
         if arguments.only in name:
             values, steps = measure(change)
             differences = [value - base for value, base in zip(values, baseline, strict=True)]
-            print(f"{name:24} {statistics.mean(differences):+.4f}  sd {deviation(differences):.4f}  steps {steps:g}", flush=True)
+            print(
+                f"{name:24} {statistics.mean(differences):+.4f}  sd {deviation(differences):.4f}  steps {steps:g}",
+                flush=True,
+            )
 
 
 def measured(

@@ -1,1 +1,1 @@
-"""Karpathy's GPT pre-training benchmark as a task: model, optimiser, data, honest clock, warm workers and a Task server."""
+"""Karpathy's GPT pre-training benchmark as a task: model, optimiser, data, honest clock, warm workers, Task server."""

@@ -19,7 +19,7 @@ from gpt_trainer.presets import PRESETS, Preset, budget_seconds, find_preset
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult, plan
 from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
 from service_kit.parameters import Outcome, Split, Value, parse_value
-from service_kit.server import complain
+from service_kit.server import complain, parse_address
 from service_kit.settings import PathSettings
 
 app = typer.Typer(
@@ -37,6 +37,9 @@ ClockOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto for a GPU where there is one.")]
 ThreadsOption = Annotated[int, typer.Option(min=1, help="CPU threads of one training run.")]
 PrecisionOption = Annotated[str, typer.Option(help="bfloat16, float32, or auto for what is faster here.")]
+
+CLOCKS = ("auto", *ClockKind)
+PRECISIONS = ("auto", "bfloat16", "float32")
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -76,8 +79,8 @@ def train(
     size = find_preset(preset)
     changes = read_settings(size, settings or [])
     seconds, cache = budget_seconds(size, budget), PathSettings.load().cache
-    kind = read_choice("clock", clock, ("auto", *ClockKind))
-    read_choice("precision", precision, ("auto", "bfloat16", "float32"))
+    kind = read_choice("clock", clock, CLOCKS)
+    read_choice("precision", precision, PRECISIONS)
     plan(size, TrialRequest(changes, seed, seconds, ClockKind.VIRTUAL if kind == "virtual" else ClockKind.WALL))
     dataset = prepare_dataset(size, cache, _say)
 
@@ -86,13 +89,12 @@ def train(
 
     opened = open_device(device, threads, Precision(precision), cache)
     request = TrialRequest(changes, seed, seconds, ClockKind.choose(kind, opened.is_cpu), split)
+    plan(size, request)  # once more: only the device decides what auto means
     _say(f"training on {opened.name} in {str(opened.compute).removeprefix('torch.')}, {threads} thread(s)")
     result = execute(size, dataset, opened, request, _show)
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
     _print_result(result, request)
-    if result.outcome is Outcome.INFEASIBLE:
-        raise typer.Exit(2)
     if result.outcome is not Outcome.SUCCEEDED:
         raise typer.Exit(1)
 
@@ -125,11 +127,13 @@ def serve(
 
     logs.configure("gpt_trainer")
     size = find_preset(preset)
-    read_choice("precision", precision, ("auto", "bfloat16", "float32"))
+    read_choice("precision", precision, PRECISIONS)
+    if not listen.startswith("unix:"):
+        parse_address(listen)
     options = ServeOptions(
         preset=size,
         budget=budget_seconds(size, budget),
-        clock=read_choice("clock", clock, ("auto", *ClockKind)),
+        clock=read_choice("clock", clock, CLOCKS),
         hard_limit=hard_limit,
         count=workers or default_workers(device),
         workers=WorkerSettings(preset, PathSettings.load().cache, device, threads, precision, memory_limit),
@@ -147,7 +151,7 @@ def presets() -> None:
         budgets = ", ".join(f"{name} {seconds:g} s" for name, seconds in preset.budgets.items())
         print(f"{preset.name}: {preset.summary}")
         print(
-            f"  corpus {preset.corpus}, vocabulary {preset.vocabulary:,}, context {preset.context:,}; budgets: {budgets}"
+            f"  corpus {preset.corpus}, vocabulary {preset.vocabulary:,}, context {preset.context:,}; budgets {budgets}"
         )
         print("  " + " ".join(f"{name}={_value_text(value)}" for name, value in h.items()))
 

@@ -1,4 +1,4 @@
-"""The shape of a model, derived from hyperparameters, and what it costs. Pure arithmetic: importing this needs no torch."""
+"""The shape of a model, derived from hyperparameters. Pure arithmetic: importing this needs no torch."""
 
 from __future__ import annotations
 
@@ -66,6 +66,6 @@ class Architecture:
 
     @property
     def flops_per_token(self) -> float:
-        """Training FLOPs a token in the convention of model-FLOPs utilisation: 6 a weight, 12 a head channel and window position."""
+        """Training FLOPs a token as utilisation is counted: 6 a weight, 12 a channel and window position."""
         attention = sum(12 * self.width * window for window in self.windows)
         return 6.0 * (self.matrix_parameters + self.unembedding_parameters) + attention

@@ -48,8 +48,5 @@ def evaluation_batches(
 
 def _inputs_and_targets(rows: Rows, device: torch.device) -> tuple[Tensor, Tensor]:
     ids = torch.from_numpy(rows.astype(np.int64))
-    if device.type == "cuda":
-        ids = ids.pin_memory().to(device, non_blocking=True)
-    else:
-        ids = ids.to(device)
+    ids = ids.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else ids.to(device)
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()

@@ -35,9 +35,9 @@ class ClockKind(StrEnum):
 class CostModel:
     """Prices of a reference core. Frozen: a change is a new version, because results depend on it.
 
-    The counts below follow the fused kernels; the prices were fitted to their idle one-thread times for 1 to 256 rows a
-    pass and heads of 8 to 64 channels, which they meet within 20 %. The reference core is about 0.6 times as fast as the
-    one that was measured (a Zen 5 server core in bfloat16), so that most machines finish before the virtual clock does.
+    The counts below follow the fused kernels; the prices were fitted to their idle one-thread times for 1 to 256 rows
+    a pass and heads of 8 to 64 channels, which they meet within 25 %. The reference core is about 0.6 times as fast as
+    the one that was measured (a Zen 5 server core, bfloat16), so that most machines finish before the virtual clock.
     """
 
     version: str
@@ -58,7 +58,7 @@ class CostModel:
 
     def optimizer_step(self, a: Architecture) -> float:
         """Seconds of one update of every parameter."""
-        # Five iterations, each with a Gram matrix, its square and one more product, for four square and two oblong matrices a layer.
+        # Five times a Gram matrix, its square and one more product, for four square and two oblong matrices a layer.
         multiplications = 5 * a.depth * a.width**3 * (4 * 3 + 2 * (2 * MLP_RATIO + 1))
         embeddings = a.embedding_parameters + a.unembedding_parameters
         return self._seconds(2.0 * multiplications, 4.0 * (20 * a.matrix_parameters + 6 * embeddings), 150)

@@ -71,7 +71,7 @@ class StandardLibrary:
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Documents from files: ``.txt`` and ``.md`` are one document each, ``.jsonl`` and ``.parquet`` one a row's ``text``.
+    """Documents from files: ``.jsonl`` and ``.parquet`` hold one a row, under ``text``; any other file is one itself.
 
     One document in fifty goes to validation by a hash of its place, half of them to each validation split; with
     ``pinned`` the last file alone is validation, its rows alternating between both splits.
@@ -109,7 +109,7 @@ def find_corpus(name: str, cache: Path) -> Corpus:
     shards = sorted(folder.glob("*.parquet"))
     if len(shards) < 2:
         raise CorpusMissing(
-            f"corpus {CLIMBMIX} needs at least two parquet shards in {folder}, the last one for validation; found {len(shards)}",
+            f"{CLIMBMIX} needs at least two parquet shards in {folder} (the last validates); found {len(shards)}",
             hint="Download some: hf download karpathy/climbmix-400b-shuffle --repo-type dataset "
             f"--include 'shard_0000*' --local-dir {folder}\nOr use --preset laptop, which needs no download.",
         )
@@ -127,7 +127,7 @@ def _split_of(place: str, share: float = 0.1) -> str:
 def _read(path: Path) -> Iterator[str]:
     if path.suffix == ".parquet":
         try:
-            from pyarrow import parquet  # only corpora of parquet files need it
+            from pyarrow import parquet  # type: ignore[import-untyped]  # only corpora of parquet files need it
         except ImportError as error:
             raise CorpusMissing(f"reading {path} needs pyarrow", hint="Install it: pip install pyarrow") from error
 

@@ -8,7 +8,6 @@ import os
 import platform
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +24,8 @@ BFLOAT16_ADVANTAGE = 1.2
 
 PEAK_FLOPS = {"H100": 989.5e12, "H200": 989.5e12, "A100": 312e12, "RTX 5090": 209.5e12, "RTX 4090": 165.2e12}
 """Dense bfloat16 FLOPs a second by part of the device's name, from the vendors' data sheets."""
+
+_CLEAR_REFS, _STATUS, _CPUINFO = Path("/proc/self/clear_refs"), Path("/proc/self/status"), Path("/proc/cpuinfo")
 
 
 class Precision(StrEnum):
@@ -63,16 +64,15 @@ class Device:
         """Begin a new measurement of :meth:`peak_memory_mb`."""
         if self.torch_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.torch_device)
-        elif sys.platform == "linux":
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # resets VmHWM; see proc(5)
+        elif _CLEAR_REFS.exists():
+            _CLEAR_REFS.write_text("5", encoding="ascii")  # resets VmHWM; see proc(5)
 
     def peak_memory_mb(self) -> float:
         """Most memory held since the reset, in MB: the device's own on a GPU, else this process's."""
         if self.torch_device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.torch_device) / 2**20
-        if sys.platform == "linux":
-            status = Path("/proc/self/status").read_text(encoding="ascii")
-            return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+        if _STATUS.exists():
+            return int(_STATUS.read_text(encoding="ascii").partition("VmHWM:")[2].split()[0]) / 2**10
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -101,8 +101,8 @@ def open_device(name: str, threads: int, precision: Precision, cache: Path) -> D
 
 def cpu_name() -> str:
     """The processor's model, as the system calls it."""
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
@@ -113,7 +113,7 @@ def _probe(cache: Path) -> torch.dtype:
     key = hashlib.sha256(f"{cpu_name()}:{_capabilities()}:{torch.__version__}".encode()).hexdigest()[:16]
     file = cache / "precision" / f"{key}.json"
     if not file.exists():
-        advantage = _bfloat16_advantage() if sys.platform == "linux" else 0.0
+        advantage = _bfloat16_advantage()
         chosen = Precision.BFLOAT16 if advantage >= BFLOAT16_ADVANTAGE else Precision.FLOAT32
         file.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=file.parent)
@@ -124,7 +124,7 @@ def _probe(cache: Path) -> torch.dtype:
         except FileExistsError:
             pass
         finally:
-            os.unlink(temporary)
+            Path(temporary).unlink()
     return (
         torch.bfloat16
         if json.loads(file.read_text(encoding="utf-8"))["chosen"] == Precision.BFLOAT16

@@ -17,7 +17,7 @@ from gpt_trainer.evaluation import bits_per_byte
 from gpt_trainer.model import GPT
 from gpt_trainer.optimizer import MuonAdamW
 from gpt_trainer.presets import Preset
-from gpt_trainer.training import Diverged, Training, train
+from gpt_trainer.training import DivergenceError, Training, train
 from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult, code_identity, plan
 from service_kit.parameters import InvalidConfiguration, Outcome
 
@@ -37,7 +37,7 @@ def execute(
         return _run(preset, dataset, device, request, planned, report)
     except InvalidConfiguration as error:
         return TrialResult(Outcome.INFEASIBLE, message=str(error))
-    except Diverged as error:
+    except DivergenceError as error:
         return TrialResult(Outcome.DIVERGED, message=str(error))
     except (MemoryError, torch.OutOfMemoryError) as error:
         return _out_of_memory(error)
@@ -80,7 +80,7 @@ def _run(
     )
     val_bpb = bits_per_byte(model, dataset, request.split.value, preset.evaluation_tokens, device)
     if not math.isfinite(val_bpb):
-        raise Diverged(f"validation loss is {val_bpb} after {training.steps} steps")
+        raise DivergenceError(f"validation loss is {val_bpb} after {training.steps} steps")
     ended = time.perf_counter()
     side_metrics = {
         **_training_metrics(training, planned, device),

@@ -16,6 +16,7 @@ from service_kit.parameters import (
     Parameter,
     ParameterSpace,
     Scale,
+    Value,
     Violation,
 )
 
@@ -111,7 +112,7 @@ def parameter_space(preset: Preset) -> ParameterSpace:
                 "WINDOW_PATTERN",
                 Kind.TEXT,
                 default["WINDOW_PATTERN"],
-                "Attention window of each layer, repeated: S sees half the context, L all of it; the last layer always all.",
+                "Attention window of each layer, repeated: S sees half the context, L all of it; the last layer all.",
                 max_length=16,
                 pattern="[SL]+",
             ),
@@ -159,12 +160,12 @@ def parameter_space(preset: Preset) -> ParameterSpace:
         ),
         constraints=(
             f"HEAD_DIM must be even and divide the locked width {width}.",
-            f"TOTAL_BATCH_SIZE must be a multiple of DEVICE_BATCH_SIZE × {preset.context} tokens (the context).",
+            f"TOTAL_BATCH_SIZE must be a multiple of DEVICE_BATCH_SIZE * {preset.context} tokens (the context).",
         ),
     )
 
 
-def check(preset: Preset, changes: Mapping[str, object]) -> dict[str, object]:
+def check(preset: Preset, changes: Mapping[str, object]) -> dict[str, Value]:
     """Complete ``changes`` with the preset's defaults and check ranges and combinations.
 
     Raises InvalidConfiguration with every violation: unknown, locked, out of range, or a combination that cannot be
@@ -175,7 +176,7 @@ def check(preset: Preset, changes: Mapping[str, object]) -> dict[str, object]:
     violations = [*_head_violations(values), *_batch_violations(values, preset.context)]
     if violations:
         raise InvalidConfiguration(violations)
-    return dict(configuration)
+    return configuration
 
 
 def _head_violations(values: Hyperparameters) -> list[Violation]:
@@ -192,7 +193,7 @@ def _batch_violations(values: Hyperparameters, context: int) -> list[Violation]:
     total, rows = values.total_batch_size, values.device_batch_size
     if total % (rows * context) == 0:
         return []
-    problem = f"{total} is not a multiple of DEVICE_BATCH_SIZE × context = {rows} × {context} = {rows * context} tokens"
+    problem = f"{total} is not a multiple of DEVICE_BATCH_SIZE * context = {rows} * {context} = {rows * context} tokens"
     if total % context:
         return [Violation("TOTAL_BATCH_SIZE", f"{problem}; set TOTAL_BATCH_SIZE to a multiple of {rows * context}")]
     divisors = [d for d in range(1, rows + 1) if (total // context) % d == 0]

@@ -26,7 +26,7 @@ SOFT_CAP = 15.0
 """Logits are squashed into ±SOFT_CAP."""
 
 LOSS_CHUNK = 256
-"""Tokens whose logits are held at once: 256 × 1,024 float32 is one megabyte, a core's second-level cache."""
+"""Tokens whose logits are held at once: 256 by 1,024 float32 is one megabyte, a core's second-level cache."""
 
 SCORE_CHUNK = 16
 """Heads (of all rows together) whose attention scores are held at once, for the same reason."""
@@ -77,7 +77,7 @@ def token_cross_entropy(hidden: Tensor, unembedding: Tensor, targets: Tensor) ->
     """Cross-entropy of each target, [N], without gradients."""
     w = unembedding.to(hidden.dtype).t()
     losses = []
-    for h, target in zip(hidden.split(LOSS_CHUNK), targets.split(LOSS_CHUNK), strict=True):
+    for h, target in zip(torch.split(hidden, LOSS_CHUNK), torch.split(targets, LOSS_CHUNK), strict=True):
         logits = h @ w
         capped = _tanh_(logits.to(_wide(logits)).div_(SOFT_CAP)).mul_(SOFT_CAP)
         at_target = capped.gather(1, target[:, None])[:, 0]
@@ -115,7 +115,7 @@ def _normalise_backward(grad: Tensor, y: Tensor, r: Tensor) -> Tensor:
 
 class _AttentionBlock(Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: Tensor,
         x0: Tensor,
@@ -159,7 +159,7 @@ class _AttentionBlock(Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         g: Geometry = ctx.geometry
         x, x0, resid, inject, w, gate, values, h, r, normed, qk_r, qk, v, o, e, inverse, merged, opened = (
             ctx.saved_tensors
@@ -186,7 +186,9 @@ class _AttentionBlock(Function):
             spread = opened.view(g.rows, g.context, g.heads, 1)
             dvalues = (dv * spread).reshape(n, c)
             dopened = torch.linalg.vecdot(dv, values.view_as(dv)).view(n, g.heads)
-            dopened = dopened * opened * (1 - opened / 2)  # opened = 2σ(a), so its slope is opened·(1 - opened/2)
+            dopened = (
+                dopened * opened * (1 - opened / 2)
+            )  # opened = 2·sigmoid(a), so its slope is opened·(1 - opened/2)
             channels = gate.shape[1]
             dgate = (dopened.t() @ h[:, :channels]).to(gate.dtype)
             dh[:, :channels] += dopened @ gate.to(x.dtype)
@@ -238,7 +240,7 @@ def _attend_backward(
 
 class _MLPBlock(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, up: Tensor, down: Tensor) -> Tensor:
         w1, w2 = up.to(x.dtype), down.to(x.dtype)
         h, r = _normalise(x)
         active = torch.relu_(h @ w1.t())  # [N, F]
@@ -247,7 +249,7 @@ class _MLPBlock(Function):
         return torch.addmm(x, squared, w2.t())
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h, r, w1, w2, active, squared = ctx.saved_tensors
         wide = _wide(h)
         ddown = (dy.t() @ squared).to(wide)
@@ -260,7 +262,7 @@ class _SoftcapCrossEntropy(Function):
     """Computes both gradients in the forward pass, chunk by chunk, so that no logits are kept."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, hidden: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
         wide = _wide(hidden)
         w = unembedding.to(hidden.dtype)
         n = hidden.shape[0]
@@ -280,6 +282,6 @@ class _SoftcapCrossEntropy(Function):
         return (total / n).to(wide)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         dhidden, dw = ctx.saved_tensors
         return dhidden * grad.to(dhidden.dtype), dw * grad, None

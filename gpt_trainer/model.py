@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
 from gpt_trainer import kernels
@@ -107,7 +107,7 @@ class GPT(nn.Module):
     def _attend(self, layer: int, h: Tensor, tokens: Tensor) -> Tensor:
         a = self.architecture
         wq, wk, wv, wo = self.attention[layer].to(h.dtype)
-        q, k, v = (F.linear(h, w).unflatten(-1, (a.heads, a.head_dim)) for w in (wq, wk, wv))  # [B, T, H, D]
+        q, k, v = (F.linear(h, w).view(*h.shape[:2], a.heads, a.head_dim) for w in (wq, wk, wv))  # [B, T, H, D]
         if layer in a.value_layers:
             index = a.value_layers.index(layer)
             gate = 2 * torch.sigmoid(F.linear(h[..., : a.gate_channels], self.gates[index].to(h.dtype)))  # [B, T, H]
@@ -175,6 +175,6 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
 
 def window_mask(context: int, window: int) -> Tensor:
-    """True where query t may see key s: t - window <= s <= t, [T, T]. As in FlashAttention, a window counts the tokens before t."""
+    """True where query t may see key s, [T, T]: t - window <= s <= t. A window counts the tokens before t."""
     distance = torch.arange(context)[:, None] - torch.arange(context)[None, :]
     return (distance >= 0) & (distance <= window)

@@ -114,7 +114,7 @@ class MuonGroup:
             weight_decay=weight_decay,
         )
         counts = [p.numel() // (rows * columns) for p in self.parameters]
-        for parameter, matrices in zip(self.parameters, updated.split(counts), strict=True):
+        for parameter, matrices in zip(self.parameters, torch.split(updated, counts), strict=True):
             parameter.copy_(matrices.view_as(parameter))
 
     @staticmethod
@@ -145,7 +145,7 @@ class MuonAdamW:
 
     @torch.no_grad()
     def step(self, progress: float) -> None:
-        """Update every parameter from its gradient and clear the gradients; ``progress`` is the share of budget spent."""
+        """Update every parameter from its gradient and clear gradients; ``progress`` is the share of budget spent."""
         factor = learning_rate_factor(progress, self._h)
         weight_decay = self._h.weight_decay * (1.0 - progress)
         for muon_group in self._muon:
@@ -203,7 +203,8 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     for a, b, c in POLAR_EXPRESS:
         gram = x @ x.mT  # the smaller side squared
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return (x.mT if tall else x).to(matrices.dtype)
+    found: Tensor = x.mT if tall else x
+    return found.to(matrices.dtype)
 
 
 def reduce_variance(update: Tensor, second_moment: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,9 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
         self._task, self._pool = task, pool
         self._space = parameter_space(task.preset)
 
-    async def Describe(self, request: task_pb2.DescribeRequest, context: Any) -> task_pb2.DescribeResponse:
+    async def Describe(  # noqa: N802 (the contract's name)
+        self, request: task_pb2.DescribeRequest, context: Any
+    ) -> task_pb2.DescribeResponse:
         task = self._task
         description = task_pb2.TaskDescription(
             name=f"gpt-{task.preset.name}",
@@ -70,7 +72,9 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
         )
         return task_pb2.DescribeResponse(task=description)
 
-    async def Validate(self, request: task_pb2.ValidateRequest, context: Any) -> task_pb2.ValidateResponse:
+    async def Validate(  # noqa: N802
+        self, request: task_pb2.ValidateRequest, context: Any
+    ) -> task_pb2.ValidateResponse:
         configuration = translate.configuration_from_proto(request.configuration)
         try:
             plan(self._task.preset, TrialRequest(configuration, 0, self._task.budget, self._task.clock))
@@ -83,7 +87,7 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
             )
         return task_pb2.ValidateResponse()
 
-    async def Evaluate(
+    async def Evaluate(  # noqa: N802
         self, request: task_pb2.EvaluateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[task_pb2.EvaluateResponse]:
         began = time.monotonic()
@@ -110,7 +114,7 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
             if not finished:
                 log.info("trial ended", label=request.label, outcome=Outcome.CANCELLED.value, metric=None)
 
-    async def _events(self, trial: TrialRequest) -> AsyncIterator[Progress | TrialResult]:
+    async def _events(self, trial: TrialRequest) -> AsyncGenerator[Progress | TrialResult, None]:
         try:
             plan(self._task.preset, trial)
         except InvalidConfiguration as error:
@@ -123,18 +127,18 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
 
 def documentation(task: Task) -> str:
     """What the task is, for people and for a language model."""
-    h = parameter_space(task.preset).defaults()
+    planned = plan(task.preset, TrialRequest({}, 0, task.budget, task.clock))
+    built = planned.architecture
     steps = ""
     if task.clock is ClockKind.VIRTUAL:
-        planned = plan(task.preset, TrialRequest({}, 0, task.budget, task.clock))
         steps = f" The default configuration takes {int(task.budget / planned.step_seconds)} optimiser steps in it."
     return (
-        f"A GPT of depth {h['DEPTH']} and width {int(h['DEPTH']) * int(h['ASPECT_RATIO'])} is trained from scratch on "  # type: ignore[arg-type]
-        f"the corpus {task.preset.corpus} with a vocabulary of {task.preset.vocabulary} tokens and rows of "
-        f"{task.preset.context} tokens, for {task.budget:g} seconds on the {clock_description(task.clock)}; then its loss on "
-        f"validation text is measured in bits per byte.{steps} Schedules follow the share of the budget spent. The budget "
-        "is fixed and the number of steps is not: whatever makes a step cheaper buys more steps. DEPTH and ASPECT_RATIO "
-        "are locked. A training loss that is not finite or above twice ln(vocabulary) ends the trial as diverged."
+        f"A GPT of depth {built.depth} and width {built.width} is trained from scratch on the corpus "
+        f"{task.preset.corpus} with a vocabulary of {built.vocabulary} tokens and rows of {built.context} tokens, for "
+        f"{task.budget:g} seconds on the {clock_description(task.clock)}; then its loss on validation text is measured "
+        f"in bits per byte.{steps} The budget is fixed and the number of steps is not: whatever makes a step cheaper "
+        "buys more steps. Schedules follow the share of the budget spent. DEPTH and ASPECT_RATIO are locked. A "
+        "training loss that is not finite or above twice ln(vocabulary) ends the trial as diverged."
     )
 
 

@@ -68,7 +68,9 @@ class Tokenizer:
     @property
     def bos(self) -> int:
         """Id of the token that opens a row."""
-        return int(self._encoding.token_to_id(BOS))
+        token = self._encoding.token_to_id(BOS)
+        assert token is not None  # training adds it
+        return token
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, without BOS."""
@@ -79,7 +81,11 @@ class Tokenizer:
 
     def token_bytes(self) -> list[int]:
         """Bytes of text that each token stands for; 0 for BOS. A byte-level token spells each byte as one character."""
-        return [0 if i == self.bos else len(self._encoding.id_to_token(i)) for i in range(self.vocabulary)]
+        spelled = self._encoding.get_vocab()
+        sizes = [0] * len(spelled)
+        for spelling, token in spelled.items():
+            sizes[token] = len(spelling) if token != self.bos else 0
+        return sizes
 
 
 def _first_characters(documents: Iterable[str], limit: int) -> Iterable[str]:

@@ -27,7 +27,7 @@ REPORT_INTERVAL = 0.2
 """Seconds between progress reports, at least."""
 
 
-class Diverged(ArithmeticError):
+class DivergenceError(ArithmeticError):
     """The loss is not a number, infinite or exploded; the message says where."""
 
 
@@ -53,7 +53,7 @@ def train(
     device: Device,
     report: Callable[[Progress], None],
 ) -> Training:
-    """Train ``model`` until ``clock`` affords no further step. Raises :class:`Diverged`."""
+    """Train ``model`` until ``clock`` affords no further step. Raises :class:`DivergenceError`."""
     h = plan.hyperparameters
     limit = EXPLOSION * math.log(plan.architecture.vocabulary)
     loss_of = model.fused_loss if device.is_cpu else model.loss
@@ -70,7 +70,7 @@ def train(
             clock.end_step()
             step += 1
             if not math.isfinite(loss) or loss > limit:
-                raise Diverged(
+                raise DivergenceError(
                     f"training loss {loss:.4g} at step {step}: not finite or above {limit:.3g} (twice ln(vocabulary))"
                 )
             smoothed = LOSS_SMOOTHING * smoothed + (1 - LOSS_SMOOTHING) * loss

@@ -33,6 +33,8 @@ from service_kit.parameters import Outcome
 GROWTH_MB = 512.0
 """Memory that a worker may hold beyond what it held after its first trial, before it is replaced."""
 
+_STATUS = Path("/proc/self/status")
+
 
 def main(argument: str) -> None:
     """Serve requests until standard input ends."""
@@ -90,13 +92,13 @@ def _limit_memory(megabytes: float) -> None:
 
 
 def _resident_mb() -> float:
-    if sys.platform == "linux":
+    if _STATUS.exists():
         return _status_mb("VmRSS")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _status_mb(field: str) -> float:
-    status = Path("/proc/self/status").read_text(encoding="ascii")
+    status = _STATUS.read_text(encoding="ascii")
     return int(status.partition(f"{field}:")[2].split()[0]) / 2**10
 
 

@@ -12,7 +12,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ START_LIMIT = 300.0
 
 _LINE_LIMIT = 2**20
 _ENVIRONMENT = ("HOME", "USER", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "HF_HOME")
+
+_SOURCE_ROOT = str(Path(__file__).resolve().parents[1])
 
 log = structlog.get_logger("gpt_trainer.workers")
 
@@ -51,7 +53,7 @@ class WorkerSettings:
         return json.dumps({**asdict(self), "cache": str(self.cache)})
 
 
-class WorkerEnded(Exception):
+class WorkerEndedError(Exception):
     """The process ended without a result. ``returncode`` is minus the signal's number where a signal ended it."""
 
     def __init__(self, returncode: int) -> None:
@@ -73,7 +75,7 @@ class Worker:
     async def start(cls, settings: WorkerSettings) -> Worker:
         """Start a process and wait until it is warm. Raises ServiceError when it ends before that."""
         environment = clean_environment(*_ENVIRONMENT)
-        environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
+        environment["PYTHONPATH"] = _SOURCE_ROOT
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             environment[variable] = str(settings.threads)
         group = await spawn(
@@ -85,7 +87,7 @@ class Worker:
         )
         try:
             ready = await asyncio.wait_for(_read(group), START_LIMIT)
-        except (WorkerEnded, TimeoutError) as error:
+        except (WorkerEndedError, TimeoutError) as error:
             await group.kill()
             raise ServiceError(
                 "a training worker did not start", hint="Its own message is in the log above."
@@ -108,7 +110,7 @@ class Worker:
             await self._group.stdin.drain()
 
     async def read(self) -> dict[str, Any]:
-        """The next event. Raises :class:`WorkerEnded`."""
+        """The next event. Raises :class:`WorkerEndedError`."""
         return await _read(self._group)
 
     async def kill(self) -> None:
@@ -119,7 +121,7 @@ async def _read(group: ProcessGroup) -> dict[str, Any]:
     assert group.stdout is not None
     line = await group.stdout.readline()
     if not line.endswith(b"\n"):
-        raise WorkerEnded(await group.wait())
+        raise WorkerEndedError(await group.wait())
     event: dict[str, Any] = json.loads(line)
     return event
 
@@ -150,7 +152,7 @@ class WorkerPool:
             if isinstance(started, Worker):
                 await started.kill()
 
-    async def evaluate(self, request: TrialRequest, hard_limit: float) -> AsyncIterator[Progress | TrialResult]:
+    async def evaluate(self, request: TrialRequest, hard_limit: float) -> AsyncGenerator[Progress | TrialResult, None]:
         """Progress and then exactly one result of a trial.
 
         After ``hard_limit`` seconds of wall-clock time the worker is killed and the outcome is TIMED_OUT. Closing the
@@ -181,7 +183,7 @@ class WorkerPool:
                     return
             except TimeoutError:
                 yield TrialResult(Outcome.TIMED_OUT, message=f"killed after the hard limit of {hard_limit:g} s")
-            except WorkerEnded as ended:
+            except WorkerEndedError as ended:
                 yield self._ended(ended.returncode, kills_before)
         finally:
             self._release(launch, worker, reusable)

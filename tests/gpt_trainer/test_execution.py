@@ -30,7 +30,9 @@ def quick(laptop: Preset) -> Preset:
     return dataclasses.replace(laptop, evaluation_tokens=2048)
 
 
-def run(preset: Preset, dataset: Dataset, cpu: Device, seed: int = 0, budget: float = 0.4, **changes: Value) -> TrialResult:
+def run(
+    preset: Preset, dataset: Dataset, cpu: Device, seed: int = 0, budget: float = 0.4, **changes: Value
+) -> TrialResult:
     return execute(preset, dataset, cpu, TrialRequest(changes, seed, budget), lambda _: None)
 
 

@@ -27,7 +27,9 @@ def build(architecture: Architecture = TINY, dtype: torch.dtype = torch.float64)
 
 
 def batch(rows: int = 3, architecture: Architecture = TINY) -> tuple[Tensor, Tensor]:
-    ids = torch.randint(0, architecture.vocabulary, (rows, architecture.context + 1), generator=torch.Generator().manual_seed(3))
+    ids = torch.randint(
+        0, architecture.vocabulary, (rows, architecture.context + 1), generator=torch.Generator().manual_seed(3)
+    )
     return ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 
 
@@ -75,11 +77,15 @@ def reference_loss(model: GPT, tokens: Tensor, targets: Tensor) -> Tensor:
             x = [v + wo @ torch.cat(m) for v, m in zip(x, mixed, strict=True)]
             x = [v + model.mlp_down[layer] @ (model.mlp_up[layer] @ norm(v)).clamp(min=0) ** 2 for v in x]
         logits = torch.stack([15 * torch.tanh(model.unembedding @ norm(v) / 15) for v in x])
-        losses.append(torch.stack([torch.logsumexp(z, 0) - z[target] for z, target in zip(logits, answer, strict=True)]))
+        losses.append(
+            torch.stack([torch.logsumexp(z, 0) - z[target] for z, target in zip(logits, answer, strict=True)])
+        )
     return torch.stack(losses)
 
 
-def gradients(model: GPT, loss_of: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def gradients(
+    model: GPT, loss_of: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, targets: Tensor
+) -> dict[str, Tensor]:
     model.zero_grad()
     loss_of(tokens, targets).backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
@@ -94,13 +100,15 @@ def test_loss_and_every_gradient_agree_with_an_independent_float64_implementatio
     model, (tokens, targets) = build(), batch(rows=2)
     expected = gradients(model, lambda x, y: reference_loss(model, x, y).mean(), tokens, targets)
     found = gradients(model, getattr(model, path), tokens, targets)
-    assert getattr(model, path)(tokens, targets).item() == pytest.approx(reference_loss(model, tokens, targets).mean().item(), rel=1e-9)
+    assert getattr(model, path)(tokens, targets).item() == pytest.approx(
+        reference_loss(model, tokens, targets).mean().item(), rel=1e-9
+    )
     assert set(found) == set(expected) == {name for name, _ in model.named_parameters()}
     for name, gradient in found.items():
         assert difference(gradient, expected[name]) < 1e-6, name
 
 
-@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
 def test_the_fused_path_in_short_formats_stays_close_to_float64(dtype: torch.dtype, tolerance: float) -> None:
     exact, short = build(), GPT(TINY, dtype)
     short.load_state_dict({name: value.float() for name, value in exact.state_dict().items()})
@@ -147,7 +155,7 @@ def test_initialisation_depends_on_the_seed_alone() -> None:
     assert not torch.equal(first.embedding, other.embedding)
 
 
-@pytest.mark.parametrize("depth, width, head_dim", [(1, 32, 8), (2, 64, 32), (5, 48, 12)])
+@pytest.mark.parametrize(("depth", "width", "head_dim"), [(1, 32, 8), (2, 64, 32), (5, 48, 12)])
 def test_the_architecture_counts_the_parameters_that_are_built(depth: int, width: int, head_dim: int) -> None:
     architecture = Architecture(depth, width, head_dim, 16, 50, "SSSL")
     assert sum(p.numel() for p in GPT(architecture).parameters()) == architecture.parameters

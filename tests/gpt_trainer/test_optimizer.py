@@ -11,7 +11,15 @@ import torch
 from gpt_trainer.architecture import Architecture
 from gpt_trainer.hyperparameters import Hyperparameters, check
 from gpt_trainer.model import GPT
-from gpt_trainer.optimizer import MuonAdamW, adamw, learning_rate_factor, muon, muon_momentum, orthogonalise, reduce_variance
+from gpt_trainer.optimizer import (
+    MuonAdamW,
+    adamw,
+    learning_rate_factor,
+    muon,
+    muon_momentum,
+    orthogonalise,
+    reduce_variance,
+)
 from gpt_trainer.presets import PRESETS
 
 H = Hyperparameters.from_configuration(check(PRESETS["laptop"], {}))
