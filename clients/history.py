@@ -111,6 +111,8 @@ class RunHistory:
     state: trace_pb2.RunState.ValueType = trace_pb2.RUN_STATE_UNSPECIFIED
     state_reason: str = ""
     trials: dict[int, trace_pb2.Trial] = field(default_factory=dict)
+    bases: dict[int, int] = field(default_factory=dict)
+    """Trial to the trial that was the incumbent when it was proposed."""
     best: int | None = None
     """Number of the best trial ever measured at full budget."""
     incumbent: int | None = None
@@ -197,6 +199,8 @@ class RunHistory:
         trial = trace_pb2.Trial()
         trial.CopyFrom(what.trial)
         self.trials[trial.number] = trial
+        if self.incumbent is not None:
+            self.bases[trial.number] = self.incumbent
 
     def on_trial_rejected(self, what: trace_pb2.TrialRejected, event: trace_pb2.TraceEvent) -> None:
         if (trial := self.trials.get(what.number)) is not None:

@@ -1,0 +1,179 @@
+"""Everything that a report says about one run, read through RPC only, and its summary in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bilevel.v1 import common_pb2, outer_pb2, trace_pb2
+
+from clients import wording
+from clients.campaign_history import CampaignHistory
+from clients.history import RunHistory, Spending
+from clients.inner import InnerClient
+from clients.outer import OuterClient
+
+_LEVEL_WORDS = {outer_pb2.LEVEL_CONFIGURATION: "1.5", outer_pb2.LEVEL_MECHANISM: "2"}
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """One run: its trace, and its campaign's events where one supervised it."""
+
+    events: list[trace_pb2.TraceEvent]
+    campaign_events: list[outer_pb2.CampaignEvent] = field(default_factory=list)
+    endpoint: str = ""
+    """Address of the model endpoint, where the writer of the report knows it."""
+    history: RunHistory = field(init=False)
+    campaign: CampaignHistory | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.history = RunHistory.of(self.events)
+        self.campaign = CampaignHistory.of(self.campaign_events) if self.campaign_events else None
+
+    @property
+    def name(self) -> str:
+        """The run's id."""
+        return self.history.name.rpartition("/")[2]
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.history.spec.display_name or self.name
+
+    @property
+    def levels(self) -> str:
+        """The levels that searched: "1", "1 + 1.5 + 2"."""
+        above = [_LEVEL_WORDS[level] for level in self.campaign.policy.levels] if self.campaign is not None else []
+        return " + ".join(["1", *sorted(above)])
+
+    @property
+    def spending(self) -> Spending:
+        """Of both loops together."""
+        return self.history.spending + (self.campaign.spending if self.campaign is not None else Spending())
+
+    @property
+    def scripted(self) -> bool:
+        """Whether the scripted researcher answered at least once, by the events' own flags."""
+        return self.spending.scripted_calls > 0
+
+    @property
+    def answered_by(self) -> str:
+        """Which models answered; the scripted researcher is called what it is."""
+        spending = self.spending
+        if not spending.models:
+            return "no model"
+        names = ", ".join(sorted(spending.models))
+        if self.scripted:
+            names += " (scripted, no language model)"
+        return f"{names} at {self.endpoint}" if self.endpoint and not self.scripted else names
+
+    def summary(self) -> Summary:
+        """The run in numbers."""
+        history, spending = self.history, self.spending
+        generated = [m for m in history.mechanisms.values() if m.generated]
+        confirmation = history.confirmation
+        bounded = confirmation is not None and confirmation.HasField("gain_low")
+        failed = [t for t in history.trials.values() if t.outcome not in _MEASURED and t.state in _DECIDED]
+        return Summary(
+            run=history.name,
+            title=self.title,
+            task=history.spec.task,
+            levels=self.levels,
+            state=wording.run_state(history.state),
+            metric=history.task.objective.metric,
+            unit=history.task.objective.unit,
+            maximize=history.maximize,
+            seed=history.spec.seed,
+            baseline=history.baseline_metric,
+            best=history.best_metric,
+            best_trial=history.best,
+            search_gain=history.search_gain,
+            confirmed_gain=confirmation.mean_gain if confirmation is not None else None,
+            confirmed_low=confirmation.gain_low if confirmation is not None and bounded else None,
+            confirmed_high=confirmation.gain_high if confirmation is not None and bounded else None,
+            confirmed_split=_split(confirmation),
+            confirmation_seeds=len(confirmation.seeds) if confirmation is not None else 0,
+            trials=history.decided,
+            kept=sum(1 for n, t in history.trials.items() if n > 0 and t.state == trace_pb2.TRIAL_STATE_KEPT),
+            failed=len(failed),
+            refused=sum(1 for t in history.trials.values() if t.state == trace_pb2.TRIAL_STATE_REJECTED),
+            mechanisms_installed=len(generated),
+            mechanisms_effective=sum(1 for mechanism in generated if mechanism.changes),
+            changed_decisions=sum(len(mechanism.changes) for mechanism in generated),
+            configuration_updates=len(history.updates),
+            model_calls=spending.calls,
+            prompt_tokens=spending.prompt_tokens,
+            completion_tokens=spending.completion_tokens,
+            cost_usd=spending.cost_usd,
+            answered_by=self.answered_by,
+            scripted=self.scripted,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run in numbers. Gains are positive when better, in the objective's unit."""
+
+    run: str
+    title: str
+    task: str
+    levels: str
+    state: str
+    metric: str
+    unit: str
+    maximize: bool
+    seed: int
+    baseline: float | None
+    best: float | None
+    best_trial: int | None
+    search_gain: float | None
+    """What the search itself reports: on the seed and the data that it searched on."""
+    confirmed_gain: float | None
+    """Mean paired gain on fresh seeds; None where nothing was re-measured."""
+    confirmed_low: float | None
+    confirmed_high: float | None
+    confirmed_split: str
+    confirmation_seeds: int
+    trials: int
+    """Kept or discarded, without the baseline."""
+    kept: int
+    failed: int
+    """Decided trials without a metric."""
+    refused: int
+    """Trials refused before they ran; they cost no budget."""
+    mechanisms_installed: int
+    """Generated ones; standard mechanisms are not counted."""
+    mechanisms_effective: int
+    """Generated mechanisms that changed at least one decision, by their own events."""
+    changed_decisions: int
+    configuration_updates: int
+    model_calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    answered_by: str
+    scripted: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+async def collect(inner: InnerClient, outer: OuterClient | None, run: str, endpoint: str = "") -> RunRecord:
+    """Read a run's whole trace so far and, where ``outer`` knows a campaign of it, that campaign's events."""
+    events = [event async for event in inner.watch_trace(run, follow=False)]
+    campaign = await outer.campaign_of(run) if outer is not None else None
+    if outer is None or campaign is None:
+        return RunRecord(events, endpoint=endpoint)
+    campaign_events = [event async for event in outer.watch_campaign(campaign.name, follow=False)]
+    return RunRecord(events, campaign_events, endpoint)
+
+
+_MEASURED = {common_pb2.OUTCOME_UNSPECIFIED, common_pb2.OUTCOME_SUCCEEDED}
+_DECIDED = {trace_pb2.TRIAL_STATE_KEPT, trace_pb2.TRIAL_STATE_DISCARDED}
+
+
+def _split(confirmation: trace_pb2.Confirmation | None) -> str:
+    if confirmation is None:
+        return ""
+    return "held-out data" if confirmation.split == common_pb2.SPLIT_HELD_OUT else "the search's data"
