@@ -23,6 +23,7 @@ import numpy.typing as npt
 from gpt_trainer.corpus import SPLITS, Corpus, find_corpus
 from gpt_trainer.presets import Preset
 from gpt_trainer.tokenizer import Tokenizer
+from service_kit.errors import ServiceError
 
 FORMAT = 1
 """Raised whenever packing changes, so that older caches are not read."""
@@ -61,7 +62,7 @@ def prepare(preset: Preset, cache: Path, announce: Callable[[str], None] = lambd
     """The preset's dataset, made now if the folder ``cache`` does not hold it.
 
     ``announce`` is told in a sentence what takes time. A lock makes a second process wait for the first, and the
-    result appears under its name only when it is complete. Raises CorpusMissing, and OSError when the cache folder
+    result appears under its name only when it is complete. Raises CorpusMissing, and ServiceError when the cache folder
     cannot be written.
     """
     return prepare_corpus(find_corpus(preset.corpus, cache), preset.vocabulary, preset.context, cache, announce)
@@ -75,8 +76,13 @@ def prepare_corpus(
     key = hashlib.sha256(f"{FORMAT}:{identity}:{vocabulary}:{context}".encode()).hexdigest()[:16]
     folder = cache / "datasets" / f"{corpus.name}-{vocabulary}-{context}-{key}"
     if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = (folder.parent / f"{folder.name}.lock").open("w")
+        except OSError as error:
+            problem = f"the cache folder {cache} cannot be written: {error.strerror}"
+            raise ServiceError(problem, hint="Set BILEVEL_CACHE to a folder of yours.") from error
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.exists():
                 announce(f"preparing {corpus.name} with {vocabulary} tokens; this happens once")
