@@ -11,85 +11,23 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Any
 
 from mechanisms.findings import Finding, Stage
 from mechanisms.interface import Hook, TrialRecord
-from mechanisms.replay import HookStatistics, ReplayStatistics, replay
+from mechanisms.replay import ReplayStatistics, rebuild, replay
+from mechanisms.report import GateReport, Verdict
 from mechanisms.sandbox.failures import MechanismFailure, MechanismRejected
 from mechanisms.sandbox.host import MechanismProcess
 from mechanisms.sandbox.limits import SandboxLimits, SandboxPolicy
 from mechanisms.synthetic import synthetic_history
 from service_kit.parameters import Objective, ParameterSpace
 
+__all__ = ["GateReport", "Verdict", "check"]
+
 SYNTHETIC_TRIALS = 80
 """The synthetic history is at least this long, and longer than the recorded one up to MAX_SYNTHETIC_TRIALS."""
 MAX_SYNTHETIC_TRIALS = 240
-
-
-class Verdict(StrEnum):
-    """Whether a mechanism may be installed."""
-
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
-
-
-@dataclass(frozen=True, slots=True)
-class GateReport:
-    """The verdict with its reasons."""
-
-    verdict: Verdict
-    stage: Stage
-    """The stage that rejected, or the last one that was passed."""
-    findings: tuple[Finding, ...]
-    """What is wrong; remarks when accepted."""
-    source_sha256: str
-    name: str = ""
-    """A slug from the class docstring; empty when there is none."""
-    summary: str = ""
-    """The first line of the class docstring."""
-    hooks: frozenset[Hook] = frozenset()
-    recorded: ReplayStatistics = field(default_factory=ReplayStatistics)
-    """What it did on the recorded history."""
-    synthetic: ReplayStatistics = field(default_factory=ReplayStatistics)
-    """What it did on the longer synthetic history."""
-    layers: tuple[str, ...] = ()
-    """The sandbox layers under which it ran."""
-
-    @property
-    def accepted(self) -> bool:
-        return self.verdict is Verdict.ACCEPTED
-
-    def statistics(self) -> dict[Hook, HookStatistics]:
-        """What each hook did on the recorded history; on the synthetic one where nothing was recorded."""
-        return (self.recorded if self.recorded.trials else self.synthetic).hooks
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON-ready built-in types."""
-        return {
-            "verdict": self.verdict.value,
-            "stage": self.stage.value,
-            "findings": [finding.to_json() for finding in self.findings],
-            "name": self.name,
-            "summary": self.summary,
-            "hooks": [hook.value for hook in Hook if hook in self.hooks],
-            "replay": {"recorded": _statistics_json(self.recorded), "synthetic": _statistics_json(self.synthetic)},
-            "source_sha256": self.source_sha256,
-            "sandbox_layers": list(self.layers),
-        }
-
-    def render(self) -> str:
-        """The report as plain text, for people and for the model that repairs the source."""
-        title = self.name or "mechanism"
-        lines = [f"{title}: {self.verdict.value} at stage {self.stage.value}"]
-        lines += [f"- {finding.stage.value}: {finding.render()}" for finding in self.findings]
-        if self.hooks:
-            lines.append("hooks: " + ", ".join(hook.value for hook in Hook if hook in self.hooks))
-        for label, statistics in (("recorded", self.recorded), ("synthetic", self.synthetic)):
-            if statistics.trials:
-                lines.append(_statistics_text(label, statistics))
-        return "\n".join(lines)
 
 
 async def check(
@@ -169,9 +107,9 @@ class _Check:
             length = min(MAX_SYNTHETIC_TRIALS, max(SYNTHETIC_TRIALS, 2 * len(history)))
             synthetic = synthetic_history(self.space, self.objective, length, self.seed)
             report = await self._replayed(synthetic, "synthetic", report)
-        if not report.accepted:
-            return report
-        return self._effect(report, allow_inert)
+            if report.accepted:
+                report = await self._rebuilt(synthetic, report)
+        return self._effect(report, allow_inert) if report.accepted else report
 
     async def _replayed(self, history: tuple[TrialRecord, ...], label: str, before: GateReport | None) -> GateReport:
         """Replay ``history`` in two workers at the same time and compare what they answered."""
@@ -198,17 +136,35 @@ class _Check:
             )
         if label == "recorded":
             return replace(base, stage=Stage.REPLAY, recorded=first.statistics)
-        return replace(base, stage=Stage.REPLAY, synthetic=first.statistics)
+        return replace(base, stage=Stage.REPLAY, synthetic=first.statistics, state_hash=first.state_hash)
+
+    async def _rebuilt(self, history: tuple[TrialRecord, ...], report: GateReport) -> GateReport:
+        """Remark when observations alone do not bring back the state that the replay left behind."""
+        if Hook.OBSERVE not in report.hooks:
+            return report
+        try:
+            async with await self._start() as process:
+                rebuilt = await rebuild(process, history)
+        except MechanismFailure as failure:
+            finding = _failure_finding(Stage.REPLAY, failure, "when its state was rebuilt from observations")
+            return replace(report, verdict=Verdict.REJECTED, findings=(finding,))
+        if rebuilt == report.state_hash:
+            return report
+        message = (
+            "hooks other than observe change its state; after a restart the state is rebuilt from observations alone"
+        )
+        return replace(
+            report, findings=(Finding(Stage.REPLAY, None, message, "change attributes of self in observe only"),)
+        )
+
+    async def _start(self) -> MechanismProcess:
+        arguments = (self.source, self.space, self.objective, self.settings, self.seed)
+        return await MechanismProcess.start(*arguments, name="candidate", limits=self.limits, policy=self.policy)
 
     async def _once(self, history: tuple[TrialRecord, ...], label: str) -> _Outcome:
         outcome = _Outcome()
         try:
-            process = await MechanismProcess.start(
-                *(self.source, self.space, self.objective, self.settings, self.seed),
-                name="candidate",
-                limits=self.limits,
-                policy=self.policy,
-            )
+            process = await self._start()
         except MechanismRejected as rejected:
             outcome.findings = rejected.findings
             return outcome
@@ -218,7 +174,7 @@ class _Check:
         outcome.process = process
         try:
             outcome.statistics = await replay(process, history, self.space, self.objective)
-            outcome.output_hash = process.output_hash
+            outcome.output_hash, outcome.state_hash = process.output_hash, process.state_hash
         except MechanismFailure as failure:
             outcome.findings = (_failure_finding(Stage.REPLAY, failure, f"in the replay of the {label} history"),)
         finally:
@@ -233,9 +189,8 @@ class _Check:
             if report.recorded.trials and not report.recorded.changed and not report.recorded.prompted:
                 trials = report.recorded.trials
                 message = f"it would have changed none of the {trials} recorded decisions, only synthetic ones"
-                return replace(
-                    passed, findings=(Finding(Stage.EFFECT, None, message, "it may need a longer history to act"),)
-                )
+                remark = Finding(Stage.EFFECT, None, message, "it may need a longer history to act")
+                return replace(passed, findings=(*passed.findings, remark))
             return passed
         asked = sum(s.calls for s in statistics)
         trials = sum(s.trials for s in statistics)
@@ -257,6 +212,7 @@ class _Outcome:
     findings: tuple[Finding, ...] = ()
     statistics: ReplayStatistics = field(default_factory=ReplayStatistics)
     output_hash: str = ""
+    state_hash: str = ""
     process: MechanismProcess | None = None
 
     def described(self, sha256: str) -> GateReport:
@@ -273,26 +229,3 @@ def _described(process: MechanismProcess, sha256: str) -> GateReport:
 def _failure_finding(stage: Stage, failure: MechanismFailure, moment: str) -> Finding:
     kind = failure.kind.value.replace("_", " ")
     return Finding(stage, failure.line, f"{failure.hook.value} {kind} {moment}: {failure.message}")
-
-
-def _statistics_json(statistics: ReplayStatistics) -> dict[str, Any]:
-    return {
-        "trials": statistics.trials,
-        "calls": statistics.calls,
-        "changed_decisions": statistics.changed,
-        "prompted": statistics.prompted,
-        "seconds": round(statistics.seconds, 6),
-        "hooks": {
-            hook.value: {"calls": s.calls, "changed": s.changed, "seconds": round(s.seconds, 6)}
-            for hook, s in statistics.hooks.items()
-        },
-    }
-
-
-def _statistics_text(label: str, statistics: ReplayStatistics) -> str:
-    parts = [f"{hook.value} {s.changed}/{s.calls}" for hook, s in statistics.hooks.items() if hook is not Hook.OBSERVE]
-    prompted = f", prompt text at {statistics.prompted} moments" if statistics.prompted else ""
-    return (
-        f"{label} history, {statistics.trials} trials: {statistics.changed} decisions would have changed{prompted}"
-        f" ({'; '.join(parts)} changed/calls; {statistics.seconds:.2f} s)"
-    )

@@ -77,6 +77,17 @@ async def replay(
     return await _Replay(process, history, space, objective, trials_after).run()
 
 
+async def rebuild(process: MechanismProcess, history: Sequence[TrialRecord]) -> str:
+    """Bring back the state of a mechanism by showing it every decided trial again; returns its ``state_hash``.
+
+    The same for an installation in mid-run and after a restart. A hash that differs from the recorded one means that
+    hooks other than ``observe`` had changed the state: worth an event, not a failure. Raises MechanismFailure.
+    """
+    for trial in history:
+        await process.observe(trial)
+    return process.state_hash
+
+
 def incumbents(history: Sequence[TrialRecord], objective: Objective) -> list[tuple[TrialRecord, TrialRecord]]:
     """The incumbent and the best trial after each trial of ``history``, which begins with a kept one."""
     moments: list[tuple[TrialRecord, TrialRecord]] = []

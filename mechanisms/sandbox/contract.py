@@ -29,6 +29,15 @@ def _wrong_type(expected: str, answer: object) -> Breach:
     return Breach(FailureKind.WRONG_TYPE, f"must return {expected}; it returned {shown}")
 
 
+def digest(answer: Any) -> str:
+    """The worker's digest of the mechanism's state; empty for one that does not observe."""
+    if answer is None:
+        return ""
+    if type(answer) is not str or len(answer) > 64 or not answer.isalnum():
+        raise Breach(FailureKind.PROTOCOL, "the worker sent no digest of its state")
+    return answer
+
+
 def prompt_text(answer: Any, limits: SandboxLimits) -> str:
     """Text for the proposer's prompt, without control characters; empty for None."""
     if answer is None:

@@ -7,7 +7,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from mechanisms.findings import Finding, Stage
 from mechanisms.interface import Candidate, Hook, SearchView, TrialRecord
@@ -48,6 +48,9 @@ class MechanismProcess:
         """What it implements."""
         self.seconds = 0.0
         """Time that its calls took so far, measured on the host."""
+        self.state_hash = ""
+        """A digest of its state after the newest observation; empty for a mechanism that does not observe. Equal after
+        a replay of the same observations, unless other hooks changed the state in between."""
         self._channel = channel
         self._space = space
         self._limits = limits
@@ -108,6 +111,12 @@ class MechanismProcess:
             await channel.close()
         return process
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The sandbox layers that hold for this worker."""
@@ -131,7 +140,7 @@ class MechanismProcess:
     async def observe(self, trial: TrialRecord) -> None:
         """Show a decided trial. Every mechanism gets each trial once, whether or not it implements the hook."""
         operation = "call" if Hook.OBSERVE in self.hooks else "remember"
-        await self._call(Hook.OBSERVE, {"op": operation, "trial": trial.to_json()}, _nothing)
+        self.state_hash = await self._call(Hook.OBSERVE, {"op": operation, "trial": trial.to_json()}, contract.digest)
         self._observed.append(trial.number)
         self._known.add(trial.number)
 
@@ -286,8 +295,3 @@ def _findings(rejected: Any) -> list[Finding]:
     except (KeyError, TypeError, ValueError, AttributeError):
         findings = []
     return findings or [Finding(Stage.LANGUAGE, None, "the source was refused")]
-
-
-def _nothing(answer: Any) -> None:
-    if answer is not None:
-        raise contract.Breach(FailureKind.WRONG_TYPE, "observe returns nothing")

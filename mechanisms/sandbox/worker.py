@@ -18,6 +18,7 @@ import traceback
 from mechanisms.findings import Finding, Stage
 from mechanisms.language.compiler import FILENAME, Compiled, compile_source, define
 from mechanisms.language.desugar import LanguageError
+from mechanisms.language.digest import state_digest
 from mechanisms.language.facades import offered, rng_facade
 from mechanisms.language.names import reveal
 from mechanisms.language.objects import Candidate, Objective, Trial, View
@@ -68,7 +69,7 @@ class Session:
             self.by_number[trial.number] = trial
             self.calls = 0
             method(trial)
-            return None
+            return state_digest(self.mechanism)
         view = self._view(request["view"])
         match hook:
             case "prompt":

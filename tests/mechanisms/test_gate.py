@@ -59,6 +59,7 @@ async def test_every_standard_mechanism_passes_unchanged(judge: Any, name: str) 
     report = await judge(standard.sources()[name])
     assert report.accepted, report.render()
     assert report.summary
+    assert not [finding for finding in report.findings if finding.stage is Stage.REPLAY], report.render()
 
 
 async def test_the_example_of_the_reference_passes(judge: Any) -> None:
@@ -121,7 +122,7 @@ async def test_what_is_outside_the_language_is_named_with_line_and_hint(
             "rng",
         ),
         (
-            "class Mechanism:\n    def veto(self, view, candidate): pass\n    def __init__(self, space, settings, rng): 1/0",
+            VETO + "    def __init__(self, space, settings, rng): 1/0",
             "__init__ raised",
             "",
         ),
@@ -187,14 +188,27 @@ async def test_a_mechanism_with_prompt_text_only_is_not_inert(judge: Any) -> Non
 
 
 async def test_language_only_runs_nothing(judge: Any) -> None:
-    source = "class Mechanism:\n    def __init__(self, space, settings, rng): 1/0\n    def veto(self, view, candidate): pass\n"
-    report = await judge(source, language_only=True)
+    report = await judge(VETO + "    def __init__(self, space, settings, rng): 1/0\n", language_only=True)
     assert report.accepted
     assert report.stage is Stage.CONFORMANCE
 
 
 async def test_misbehaviour_on_long_histories_is_found(judge: Any) -> None:
-    source = "class Mechanism:\n    def prompt(self, view):\n        if len(view.history) > 60: raise ValueError()\n        return 'x'\n"
+    source = "class Mechanism:\n    def prompt(self, view): return 'x' if len(view.history) < 60 else 1 / 0"
     report = await judge(source)
     assert report.stage is Stage.REPLAY
     assert "synthetic" in report.findings[0].message
+
+
+async def test_state_that_observations_do_not_bring_back_is_remarked(judge: Any) -> None:
+    source = """
+class Mechanism:
+    def __init__(self, space, settings, rng): self.asked = 0
+    def observe(self, trial): pass
+    def prompt(self, view):
+        self.asked += 1
+        return str(self.asked)
+"""
+    report = await judge(source)
+    assert report.accepted
+    assert "hooks other than observe change its state" in report.findings[0].message

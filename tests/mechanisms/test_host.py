@@ -9,11 +9,21 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mechanisms.interface import Candidate, Hook, SearchView
 from mechanisms.replay import incumbents
 from mechanisms.sandbox.host import FailureKind, MechanismFailure, MechanismProcess, MechanismRejected, SandboxLimits
+
+
+def running(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def proc_status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def moment(objective: Any, history: Any, **changes: Any) -> SearchView:
@@ -38,8 +48,10 @@ class Mechanism:
         self.gain = settings["gain"]
         self.seen = []
     def observe(self, trial): self.seen.append(trial.number)
-    def prompt(self, view): return f"{len(self.seen)} {view.strategy} {view.guidance} {view.objective.metric} {view.trials_left}"
-    def propose(self, view, count): return [Candidate({"DEPTH": view.space.clip("DEPTH", 99)}, "deeper"), {"changes": {"TIED": False}}]
+    def prompt(self, view):
+        return f"{len(self.seen)} {view.strategy} {view.guidance} {view.objective.metric} {view.trials_left}"
+    def propose(self, view, count):
+        return [Candidate({"DEPTH": view.space.clip("DEPTH", 99)}, "deeper"), {"changes": {"TIED": False}}]
     def revise(self, view, candidate): return Candidate({**candidate.changes, "HEADS": 12}, candidate.hypothesis)
     def veto(self, view, candidate): return "no" if "LR" in candidate.changes else None
     def rank(self, view, candidates): return [len(c.changes) for c in candidates]
@@ -131,7 +143,7 @@ async def test_a_failing_hook_is_typed_and_leaves_no_process(
     assert failure.value.hook is Hook.PROMPT
     assert len(failure.value.message) < 1000
     assert not process.alive
-    assert not Path(f"/proc/{process.pid}").exists()
+    assert not running(process.pid)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -146,7 +158,7 @@ async def test_a_signal_in_mid_call_is_a_failure_and_not_a_hang(
     with pytest.raises(MechanismFailure) as failure:
         await call
     assert failure.value.kind in (FailureKind.DIED, FailureKind.TIMED_OUT)
-    assert not Path(f"/proc/{process.pid}").exists()
+    assert not running(process.pid)
 
 
 async def test_a_cancelled_call_ends_the_worker(start: Any, objective: Any, history: Any) -> None:
@@ -165,8 +177,7 @@ async def test_slow_drips_exhaust_the_budget(start: Any, history: Any) -> None:
     limits = SandboxLimits(budget_seconds=0.1, budget_seconds_per_trial=0.0)
     process = await start(source, limits=limits)
     with pytest.raises(MechanismFailure) as failure:
-        for trial in history * 20:
-            await process.observe(trial)
+        await observed(process, history * 20)
     assert failure.value.kind is FailureKind.BUDGET_EXHAUSTED
 
 
@@ -179,7 +190,8 @@ async def test_frozen_parameters_cannot_be_changed(start: Any, objective: Any, h
 
 
 async def test_a_candidate_equal_to_the_incumbent_proposes_nothing(start: Any, objective: Any, history: Any) -> None:
-    source = "class Mechanism:\n    def propose(self, view, count): return [Candidate({'LR': view.incumbent.configuration['LR']})]\n"
+    source = "class Mechanism:\n    def propose(self, view, count):\n"
+    source += "        return [Candidate({'LR': view.incumbent.configuration['LR']})]\n"
     process = await observed(await start(source), history)
     assert await process.propose(moment(objective, history), 1) == ()
 
@@ -203,24 +215,21 @@ async def test_a_host_that_skips_an_observation_is_told(start: Any, objective: A
 
 
 async def test_a_rejected_source_leaves_no_process(start: Any) -> None:
-    before = set(os.listdir("/proc"))
     with pytest.raises(MechanismRejected, match="module os is not available"):
         await start("import os\nx = os.environ\n")
-    left = {pid for pid in set(os.listdir("/proc")) - before if pid.isdigit()}
-    assert not [pid for pid in left if "worker.py" in Path(f"/proc/{pid}/cmdline").read_text()]
+    children = psutil.Process().children()
+    assert not [child for child in children if "worker.py" in " ".join(child.cmdline())]
 
 
-async def test_the_required_layers_hold(start: Any, history: Any) -> None:
+async def test_the_required_layers_hold(start: Any) -> None:
     process = await start("class Mechanism:\n    def prompt(self, view): return ''\n")
     required = {"clean_environment", "closed_descriptors", "no_new_privs", "rlimits", "seccomp"}
     assert required <= set(process.layers)
-    status = dict(
-        line.split(":\t") for line in Path(f"/proc/{process.pid}/status").read_text().splitlines() if ":\t" in line
-    )
-    assert status["Seccomp"].strip() == "2"
-    assert status["NoNewPrivs"].strip() == "1"
+    status = proc_status(process.pid)
+    assert status["Seccomp"] == "2"
+    assert status["NoNewPrivs"] == "1"
     if os.geteuid() == 0:
         assert status["Uid"].split() == ["65534"] * 4
         assert int(status["CapEff"], 16) == 0
-        assert set(os.listdir(f"/proc/{process.pid}/fd")) <= {"0", "1", "2"}
-        assert Path(f"/proc/{process.pid}/environ").read_bytes() == b"PYTHONHASHSEED=0\x00LC_ALL=C.UTF-8\x00"
+        assert psutil.Process(process.pid).environ() == {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
+        assert psutil.Process(process.pid).num_fds() == 3
