@@ -58,7 +58,7 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Preset(
             name="workstation",
-            summary="5 M parameters on Python's own standard library: an experiment in minutes on a small GPU",
+            summary="7 M parameters on Python's own standard library: an experiment in minutes on a small GPU",
             context=512,
             vocabulary=4096,
             corpus=STANDARD_LIBRARY,
