@@ -36,10 +36,10 @@ def lines(text: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("dataset")
-def test_train_ends_with_plain_lines_and_repeats_itself() -> None:
-    first, again = (command("train", "--set", "TOTAL_BATCH_SIZE=2**12", "--budget", "0.4") for _ in range(2))
-    assert first.returncode == 0, first.stderr
-    shown = lines(first.stdout)
+def test_train_ends_with_plain_lines() -> None:
+    ended = command("train", "--set", "TOTAL_BATCH_SIZE=2**12", "--budget", "0.4")
+    assert ended.returncode == 0, ended.stderr
+    shown = lines(ended.stdout)
     assert {
         "val_bpb",
         "num_steps",
@@ -50,7 +50,6 @@ def test_train_ends_with_plain_lines_and_repeats_itself() -> None:
         "corpus",
     } <= set(shown)
     assert re.fullmatch(r"\d\.\d{6}", shown["val_bpb"])
-    assert lines(again.stdout)["val_bpb"] == shown["val_bpb"]
 
 
 @pytest.mark.usefixtures("dataset")

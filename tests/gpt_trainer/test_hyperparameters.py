@@ -29,6 +29,16 @@ def test_the_published_values_are_the_karpathy_preset() -> None:
     assert check(PRESETS["karpathy"], {}) == dict(PUBLISHED)
 
 
+def test_the_published_model_has_the_published_size() -> None:
+    karpathy, laptop = (
+        Hyperparameters.from_configuration(check(PRESETS[name], {})).architecture(PRESETS[name])
+        for name in ("karpathy", "laptop")
+    )
+    assert karpathy.parameters / 1e6 == pytest.approx(50.3, abs=0.05)
+    assert laptop.parameters == 294_980
+    assert laptop.flops_per_token / 1e6 == pytest.approx(1.13, abs=0.005)
+
+
 def test_depth_and_aspect_ratio_are_locked() -> None:
     assert "locked at 2" in complaint({"DEPTH": 1})
     assert "locked at 32" in complaint({"ASPECT_RATIO": 64})

@@ -25,8 +25,10 @@ from service_kit.status import remote_error
 
 Stub: TypeAlias = "task_pb2_grpc.TaskServiceAsyncStub"
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+
+@pytest.fixture(scope="module", loop_scope="module")
 async def pool(cache: Path) -> AsyncIterator[WorkerPool]:
     opened = WorkerPool(WorkerSettings("laptop", cache, "cpu"), 1)
     await opened.start()
@@ -34,7 +36,7 @@ async def pool(cache: Path) -> AsyncIterator[WorkerPool]:
     await opened.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", loop_scope="module")
 async def stub(pool: WorkerPool, laptop: Preset, dataset: Dataset) -> AsyncIterator[Stub]:
     task = Task(laptop, 0.8, ClockKind.VIRTUAL, 60.0, {"corpus": dataset.corpus}, "a test CPU")
     async with (
