@@ -10,6 +10,7 @@ from typing import TypeAlias
 import grpc
 import psutil
 import pytest
+import pytest_asyncio
 from bilevel.v1 import common_pb2, task_pb2, task_pb2_grpc
 
 from gpt_trainer.clock import ClockKind
@@ -28,7 +29,7 @@ Stub: TypeAlias = "task_pb2_grpc.TaskServiceAsyncStub"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool(cache: Path) -> AsyncIterator[WorkerPool]:
     opened = WorkerPool(WorkerSettings("laptop", cache, "cpu"), 1)
     await opened.start()
@@ -36,7 +37,7 @@ async def pool(cache: Path) -> AsyncIterator[WorkerPool]:
     await opened.stop()
 
 
-@pytest.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stub(pool: WorkerPool, laptop: Preset, dataset: Dataset) -> AsyncIterator[Stub]:
     task = Task(laptop, 0.8, ClockKind.VIRTUAL, 60.0, {"corpus": dataset.corpus}, "a test CPU")
     async with (
