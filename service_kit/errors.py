@@ -8,6 +8,7 @@ the field or the resource and what is allowed; ``hint`` says what to do next.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from service_kit.parameters import InvalidConfiguration, Violation
 
@@ -31,6 +32,9 @@ __all__ = [
 
 class ServiceError(Exception):
     """Base of the catalogue. ``str(error)`` is the message with the hint on a line of its own."""
+
+    attachments: Sequence[Any] = ()
+    """Further facts as protobuf messages: passed on in the status's details, and read back from there as ``Any``."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)

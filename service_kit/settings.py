@@ -30,6 +30,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service_kit.errors import InvalidArgument, Violation
 
+SCRIPTED_URL = "http://127.0.0.1:7400/v1"
+"""Where the scripted researcher listens unless told otherwise."""
+SCRIPTED_MODEL = "scripted-researcher"
+"""What it calls itself: every model name that begins with "scripted" is labelled as such."""
+
 
 class EnvironmentSettings(BaseSettings):
     """Base: fields are read from the environment variable named as their alias; an empty variable counts as unset."""
@@ -77,6 +82,12 @@ class ModelSettings(EnvironmentSettings):
     def configured(self) -> bool:
         """Whether the environment chose an endpoint; if not, the scripted researcher stands in."""
         return self.base_url is not None or self.api_key is not None
+
+    def or_scripted(self) -> Self:
+        """These settings; where the environment chose no endpoint, those of the scripted researcher on its own port."""
+        if self.configured:
+            return self
+        return self.model_copy(update={"base_url": SCRIPTED_URL, "model": SCRIPTED_MODEL})
 
 
 class PathSettings(EnvironmentSettings):

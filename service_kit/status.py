@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 
 import grpc
 import structlog
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
@@ -82,7 +83,10 @@ def status_of(error: Exception) -> status_pb2.Status | None:
 def _status(code: grpc.StatusCode, message: str, details: list[Message]) -> status_pb2.Status:
     status = status_pb2.Status(code=code.value[0], message=message)
     for detail in details:
-        status.details.add().Pack(detail)
+        if isinstance(detail, AnyMessage):
+            status.details.append(detail)
+        else:
+            status.details.add().Pack(detail)
     return status
 
 
@@ -117,6 +121,8 @@ def _details(error: Exception) -> Iterator[Message]:
         )
     if isinstance(error, ServiceError) and error.hint:
         yield error_details_pb2.Help(links=[error_details_pb2.Help.Link(description=error.hint)])
+    if isinstance(error, ServiceError):
+        yield from error.attachments
 
 
 def _forwarded(error: RemoteError) -> status_pb2.Status | None:
@@ -145,7 +151,7 @@ def remote_error(error: grpc.RpcError) -> RemoteError:
     for detail in status.details:
         for target in (info, request, help_):
             detail.Unpack(target)
-    return RemoteError(
+    remote = RemoteError(
         status.message,
         code=code,
         reason=info.reason,
@@ -153,6 +159,8 @@ def remote_error(error: grpc.RpcError) -> RemoteError:
         metadata=dict(info.metadata),
         hint=" ".join(link.description for link in help_.links),
     )
+    remote.attachments = [detail for detail in status.details if "/google.rpc." not in detail.type_url]
+    return remote
 
 
 _Context = grpc.aio.ServicerContext[Any, Any]

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from bilevel.v1.common_pb2 import Value
 from structlog.testing import capture_logs
 
 from service_kit.errors import (
@@ -117,6 +118,16 @@ async def test_another_servers_refusal_is_passed_on_but_not_its_bugs_or_our_bad_
     assert (passed.code, passed.message, passed.hint, passed.metadata["name"]) == ("NOT_FOUND", "no", "h", "runs/x")
     assert (await refusal(RemoteError("internal error", code="INTERNAL"))).code == "INTERNAL"
     assert (await refusal(RemoteError("no token", code="UNAUTHENTICATED"))).code == "UNAVAILABLE"
+
+
+async def test_attachments_arrive_with_the_error_and_are_passed_on() -> None:
+    error = ServiceError("the gate rejected it")
+    error.attachments = [Value(string_value="why")]
+    remote = await refusal(error)
+    remote = await refusal(remote)
+    value = Value()
+    assert [detail.Unpack(value) for detail in remote.attachments] == [True]
+    assert value.string_value == "why"
 
 
 async def test_streams_deliver_what_they_had_before_they_fail() -> None:

@@ -35,6 +35,13 @@ def test_an_empty_variable_counts_as_unset(monkeypatch) -> None:
     assert ModelSettings.load().configured
 
 
+def test_the_scripted_researcher_stands_in_only_when_no_endpoint_is_configured(monkeypatch) -> None:
+    standing_in = ModelSettings.load().or_scripted()
+    assert (standing_in.base_url, standing_in.model) == ("http://127.0.0.1:7400/v1", "scripted-researcher")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    assert ModelSettings.load().or_scripted().model is None
+
+
 def test_the_key_is_in_no_printed_form(monkeypatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "swordfish")
     settings = ModelSettings.load()
