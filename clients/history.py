@@ -110,6 +110,8 @@ class RunHistory:
     task: task_pb2.TaskDescription = field(default_factory=task_pb2.TaskDescription)
     state: trace_pb2.RunState.ValueType = trace_pb2.RUN_STATE_UNSPECIFIED
     state_reason: str = ""
+    at_checkpoint: bool = False
+    """Whether it waits at a checkpoint, and not for another reason."""
     trials: dict[int, trace_pb2.Trial] = field(default_factory=dict)
     bases: dict[int, int] = field(default_factory=dict)
     """Trial to the trial that was the incumbent when it was proposed."""
@@ -194,6 +196,8 @@ class RunHistory:
 
     def on_run_state_changed(self, what: trace_pb2.RunStateChanged, event: trace_pb2.TraceEvent) -> None:
         self.state, self.state_reason = what.to_state, what.reason
+        if what.to_state == trace_pb2.RUN_STATE_RUNNING:
+            self.at_checkpoint = False
 
     def on_trial_proposed(self, what: trace_pb2.TrialProposed, event: trace_pb2.TraceEvent) -> None:
         trial = trace_pb2.Trial()
@@ -284,6 +288,9 @@ class RunHistory:
     def on_model_called(self, what: trace_pb2.ModelCalled, event: trace_pb2.TraceEvent) -> None:
         self.calls.append(what)
         self.spending.add(what)
+
+    def on_checkpoint_reached(self, what: trace_pb2.CheckpointReached, event: trace_pb2.TraceEvent) -> None:
+        self.at_checkpoint = True
 
     def on_run_confirmed(self, what: trace_pb2.RunConfirmed, event: trace_pb2.TraceEvent) -> None:
         self.confirmation = what.confirmation

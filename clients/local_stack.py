@@ -23,7 +23,7 @@ from clients.addresses import INNER, OUTER, RESEARCHER, TRAINER, ServiceAddress
 from clients.connection import connect
 from service_kit.errors import RemoteError, ServiceError
 from service_kit.processes import ProcessGroup, clean_environment, spawn
-from service_kit.settings import ModelSettings, PathSettings
+from service_kit.settings import SCRIPTED_MODEL, ModelSettings, PathSettings
 
 START_SECONDS = 120.0
 """How long a service may take to start. The trainer's first start trains a tokeniser and compiles nothing else."""
@@ -169,7 +169,17 @@ class LocalStack:
         published, log = self._address_file(target), self._log_file(name)
         published.unlink(missing_ok=True)
         module, *options = command
-        argv = [sys.executable, "-m", module, *options, "--listen", "127.0.0.1:0", "--address-file", str(published)]
+        argv = [
+            sys.executable,
+            "-P",
+            "-m",
+            module,
+            *options,
+            "--listen",
+            "127.0.0.1:0",
+            "--address-file",
+            str(published),
+        ]
         with log.open("wb") as output:
             # To the end even when cancelled: a group that nobody holds could not be ended.
             launching = asyncio.ensure_future(
@@ -198,7 +208,7 @@ class LocalStack:
         environment |= {"BILEVEL_HOME": str(paths.home), "BILEVEL_CACHE": str(paths.cache), "PYTHONUNBUFFERED": "1"}
         if self.scripted and "OPENAI_API_KEY" in variables and "researcher" in self._services:
             environment["OPENAI_BASE_URL"] = f"http://{self.address('researcher')}/v1"
-            environment["BILEVEL_MODEL"] = "scripted-researcher"
+            environment["BILEVEL_MODEL"] = SCRIPTED_MODEL
         return environment
 
     async def _published(self, service: _Service, file: Path) -> str:

@@ -102,6 +102,8 @@ def seconds(message: Duration) -> float:
 
 def duration(span: float) -> str:
     """Seconds as people say them."""
+    if span < 1e-3:
+        return f"{1e6 * span:.0f} µs"
     if span < 1:
         return f"{1000 * span:.0f} ms"
     if span < 100:

@@ -11,8 +11,8 @@ from bilevel.v1 import common_pb2, trace_pb2
 from clients import wording
 from clients.report.record import RunRecord
 
-WIDTH, HEIGHT = 960.0, 340.0
-LEFT, RIGHT, TOP, BOTTOM = 72.0, 18.0, 30.0, 40.0
+WIDTH, HEIGHT = 960.0, 360.0
+LEFT, RIGHT, TOP, BOTTOM = 72.0, 26.0, 52.0, 40.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,9 @@ def _moments(record: RunRecord, scale: _Scale) -> list[Moment]:
     for mechanism in record.history.mechanisms.values():
         after = mechanism.mechanism.installed_after_trial
         moments.append(Moment(scale.x(after + 0.5), "mechanism", f"{mechanism.name} installed after trial {after}"))
-    return moments
+    # One label where both levels acted at the same time: the mechanism is the larger step.
+    installed = {moment.x for moment in moments if moment.kind == "mechanism"}
+    return [moment for moment in moments if moment.kind == "mechanism" or moment.x not in installed]
 
 
 def _x_ticks(scale: _Scale) -> tuple[tuple[float, str], ...]:

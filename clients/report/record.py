@@ -60,13 +60,8 @@ class RunRecord:
     @property
     def answered_by(self) -> str:
         """Which models answered; the scripted researcher is called what it is."""
-        spending = self.spending
-        if not spending.models:
-            return "no model"
-        names = ", ".join(sorted(spending.models))
-        if self.scripted:
-            names += " (scripted, no language model)"
-        return f"{names} at {self.endpoint}" if self.endpoint and not self.scripted else names
+        names = answered_by(self.spending)
+        return f"{names} at {self.endpoint}" if self.endpoint and self.spending.models and not self.scripted else names
 
     def summary(self) -> Summary:
         """The run in numbers."""
@@ -157,6 +152,14 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def answered_by(spending: Spending) -> str:
+    """The models that answered, the scripted researcher labelled as such."""
+    if not spending.models:
+        return "no model"
+    names = ", ".join(sorted(spending.models))
+    return f"{names} (scripted, no language model)" if spending.scripted_calls else names
 
 
 async def collect(inner: InnerClient, outer: OuterClient | None, run: str, endpoint: str = "") -> RunRecord:

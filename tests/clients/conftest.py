@@ -52,7 +52,10 @@ def task() -> task_pb2.TaskDescription:
         title="GPT pre-training, preset laptop",
         documentation="A small GPT is trained from scratch for four seconds on a virtual clock.",
         objective=common_pb2.Objective(
-            metric="val_bpb", direction=common_pb2.DIRECTION_MINIMIZE, unit="bits/byte", documentation="Validation loss."
+            metric="val_bpb",
+            direction=common_pb2.DIRECTION_MINIMIZE,
+            unit="bits/byte",
+            documentation="Validation loss.",
         ),
         budget_clock="virtual clock (analytic cost)",
         capacity=2,

@@ -1,0 +1,27 @@
+"""The ``bilevel`` command. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import typer
+
+from clients.cli import demo, mechanisms, run, runs, serve
+from clients.cli.execution import EXIT_CODES
+
+app = typer.Typer(
+    name="bilevel",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Autoresearch that researches itself: search over a task, and over the way of searching, while it runs.",
+    epilog=EXIT_CODES,
+)
+app.command(name="demo", epilog=EXIT_CODES)(demo.demo)
+app.command(name="run", epilog=EXIT_CODES)(run.run)
+app.add_typer(runs.app)
+app.add_typer(mechanisms.app, name="mechanisms")
+app.add_typer(serve.app, name="serve")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

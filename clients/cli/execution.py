@@ -1,0 +1,94 @@
+"""How commands run: one message for an error, never a stack trace, and everything stopped on Ctrl-C and SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec
+
+import typer
+
+_Arguments = ParamSpec("_Arguments")
+
+EXIT_CODES = "Exit codes: 0 done, 1 refused or failed, 2 wrong input, 130 Ctrl-C."
+
+
+def polite(command: Callable[_Arguments, Coroutine[Any, Any, None] | None]) -> Callable[_Arguments, None]:
+    """A command whose errors are one message and an exit code; a coroutine is run to its end.
+
+    Exit codes: 1 for what a service refused or what failed, 2 for wrong input, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    @functools.wraps(command)
+    def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        try:
+            result = command(*args, **kwargs)
+            if result is not None:
+                _run(result)
+        except KeyboardInterrupt:
+            _say("interrupted")
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            # Whoever read our output has left; nothing more can be said, at exit neither.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except typer.Exit:
+            raise
+        except Exception as error:  # noqa: BLE001 (the boundary to the terminal)
+            raise typer.Exit(_complain(error)) from None
+
+    return run
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """Run ``main``; SIGTERM and SIGHUP cancel it as Ctrl-C does, so that it can stop what it started."""
+    received: list[int] = []
+
+    async def cancellable() -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def stop(number: int) -> None:
+            received.append(number)
+            task.cancel()
+
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop, number)
+        await main
+
+    try:
+        asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        _say("stopped")
+        raise typer.Exit(128 + received[0]) from None
+
+
+def _complain(error: Exception) -> int:
+    """Say what went wrong; returns the exit code."""
+    from service_kit.errors import ServiceError
+    from service_kit.parameters import InvalidConfiguration
+    from service_kit.server import complain
+
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, ServiceError | InvalidConfiguration):
+        return complain(error)
+    if os.environ.get("BILEVEL_LOG_LEVEL", "").lower() == "debug":
+        import traceback
+
+        traceback.print_exception(error)
+    _say(
+        f"error: unexpected {type(error).__name__}: {error}\n"
+        "       This is a defect of bilevel. BILEVEL_LOG_LEVEL=debug shows where it comes from."
+    )
+    return 1
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")

@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from clients.addresses import INNER, OUTER
+
+InnerOption = Annotated[
+    str, typer.Option("--inner", metavar="HOST:PORT", envvar="BILEVEL_INNER", help="Address of the inner service.")
+]
+OuterOption = Annotated[
+    str, typer.Option("--outer", metavar="HOST:PORT", envvar="BILEVEL_OUTER", help="Address of the outer service.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or id, or `latest`.")]
+
+INNER_DEFAULT = INNER.address
+OUTER_DEFAULT = OUTER.address

@@ -1,0 +1,76 @@
+"""From what a person types to what the services know: runs, typed values, JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clients.inner import InnerClient
+    from clients.outer import OuterClient
+    from service_kit.parameters import Value
+
+
+async def find_run(inner: InnerClient, text: str) -> str:
+    """Resource name of a run: from a full name, an id, or ``latest``. Raises NotFound where there is none at all."""
+    from service_kit.errors import NotFound
+
+    if text != "latest":
+        return text if text.startswith("runs/") else f"runs/{text}"
+    runs = await inner.list_runs(limit=1)
+    if not runs:
+        raise NotFound("run", "latest", hint="There are no runs yet: start one with `bilevel run`.")
+    return runs[0].name
+
+
+async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> dict[str, Value]:
+    """``NAME=VALUE`` texts as typed values of a task's space.
+
+    Raises InvalidArgument and InvalidConfiguration naming the parameter and what is allowed.
+    """
+    from service_kit.errors import InvalidArgument, NotFound, Unavailable
+    from service_kit.parameters import parse_value
+    from service_kit.translate import space_from_proto
+
+    if not settings:
+        return {}
+    tasks = {configured.name: configured for configured in await inner.list_tasks()}
+    if task not in tasks:
+        known = ", ".join(tasks) or "none"
+        raise NotFound("task", task, hint=f"The inner service knows these tasks: {known}.")
+    if not tasks[task].HasField("description"):
+        raise Unavailable(f"task {task!r}", hint=tasks[task].error)
+    space = space_from_proto(tasks[task].description.space)
+    values: dict[str, Value] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals:
+            raise InvalidArgument.of("--set", f"must be NAME=VALUE, for example DEPTH=4; got {setting!r}")
+        values[name.strip()] = parse_value(space[name.strip()], text)
+    return values
+
+
+async def reachable_outer(outer: OuterClient) -> OuterClient | None:
+    """The client, or None when its service cannot be reached: a run of level 1 needs none."""
+    from service_kit.errors import RemoteError
+
+    try:
+        await outer.connection.healthy(timeout=3.0)
+    except RemoteError as error:
+        if error.code == "UNAVAILABLE":
+            return None
+        raise
+    return outer
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_line(document: Any) -> None:
+    """One JSON document on one line, at once."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,207 @@
+"""``bilevel run``: a search from its creation to its report, on running services or on a stack of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clients.cli.execution import polite
+from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, InnerOption, JsonOption, OuterOption
+
+if TYPE_CHECKING:
+    from clients.inner import InnerClient
+    from clients.local_stack import StackSettings
+    from clients.outer import OuterClient
+    from clients.searching import Search, SearchPlan
+
+
+@polite
+async def run(
+    task: Annotated[str, typer.Option(help="Configured name of the task.")] = "gpt",
+    levels: Annotated[str, typer.Option(help="1, 1,1.5, 1,2 or 1,1.5,2.")] = "1,1.5,2",
+    trials: Annotated[int, typer.Option(min=1, max=100_000, help="Trials to decide, without the baseline.")] = 30,
+    seed: Annotated[int, typer.Option(help="Seed of the search and of its evaluations.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Start from another value than the default; repeatable."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="A name for people.")] = "",
+    parallel: Annotated[int, typer.Option(min=1, help="Candidates evaluated at the same time.")] = 1,
+    confirm: Annotated[int, typer.Option(min=0, help="Fresh seeds for confirming the result; 0 skips it.")] = 5,
+    max_tokens: Annotated[int, typer.Option(min=0, help="Stop cleanly after so many tokens; 0 is no limit.")] = 0,
+    detach: Annotated[bool, typer.Option("--detach", help="Start it, print its name and leave.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Start all services here and stop them at the end.")] = False,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--serve-task", metavar="NAME=HOST:PORT", help="With --local: a task that runs already."),
+    ] = None,
+    budget: Annotated[str, typer.Option(help="With --local: the trainer's budget of a trial.")] = "full",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; with --local ./bilevel-results/run-TIME by default.")
+    ] = None,
+    inner: InnerOption = INNER_DEFAULT,
+    outer: OuterOption = OUTER_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Search: create a run and, above it, a campaign; follow both; confirm the result.
+
+    Level 1 is the bare search. Level 1.5 adjusts its configuration, level 2 writes mechanisms for it. Ctrl-C leaves
+    a run on a service running (`bilevel watch`, `bilevel cancel`) and stops everything that --local started.
+    """
+    from clients.searching import SearchPlan, read_levels
+    from service_kit.errors import InvalidArgument
+
+    if local and detach:
+        raise InvalidArgument.of("--detach", "cannot be combined with --local, which stops its services at the end")
+    plan = SearchPlan(
+        task=task,
+        trials=trials,
+        seed=seed,
+        levels=read_levels(levels),
+        title=name,
+        parallelism=parallel,
+        confirmation_seeds=confirm,
+        max_tokens=max_tokens,
+    )
+    if local:
+        await _run_local(plan, settings or [], stack_settings(plan, tasks or [], budget, out), json)
+    else:
+        await _run_remote(plan, settings or [], inner, outer, detach=detach, out=out, json=json)
+
+
+def stack_settings(plan: SearchPlan, tasks: list[str], budget: str, out: Path | None) -> StackSettings:
+    """What --local starts: the trainer only where the plan's task is the trainer's."""
+    from datetime import datetime
+
+    from clients.local_stack import StackSettings
+    from service_kit.errors import InvalidArgument
+
+    served: dict[str, str] = {}
+    for text in tasks:
+        name, equals, address = text.partition("=")
+        if not (name and equals and address):
+            raise InvalidArgument.of("--serve-task", f"must be NAME=HOST:PORT; got {text!r}")
+        served[name] = address
+    if plan.task not in {"gpt", *served}:
+        raise InvalidArgument.of("--task", f"must be gpt or one given with --serve-task; got {plan.task!r}")
+    folder = out or Path("bilevel-results") / f"run-{datetime.now():%Y%m%d-%H%M%S}"
+    trainer = ["--budget", budget] if plan.task == "gpt" and "gpt" not in served else None
+    return StackSettings(folder, served, trainer, outer=bool(plan.levels))
+
+
+async def _run_local(plan: SearchPlan, settings: list[str], stack_settings: StackSettings, json: bool) -> None:
+    from clients.cli.comparison import terminal
+    from clients.inner import InnerClient
+    from clients.local_stack import LocalStack
+    from clients.model_endpoint import check_endpoint, endpoint_of
+    from clients.outer import OuterClient
+    from service_kit.settings import ModelSettings
+
+    model = ModelSettings.load()
+    await check_endpoint(model)
+    if not json:
+        terminal().print("starting the services on this machine", style="dim")
+    async with LocalStack(stack_settings) as stack, InnerClient(stack.inner) as inner:
+        outer = OuterClient(stack.outer) if plan.levels else None
+        try:
+            work = _search(plan, settings, inner, outer, stack_settings.folder, json, endpoint_of(model))
+            search = await stack.guard(work)
+        finally:
+            if outer is not None:
+                await outer.close()
+    _judge(search)
+
+
+async def _run_remote(
+    plan: SearchPlan,
+    settings: list[str],
+    inner_address: str,
+    outer_address: str,
+    *,
+    detach: bool,
+    out: Path | None,
+    json: bool,
+) -> None:
+    from dataclasses import replace
+
+    from clients.cli.resources import print_json, read_start
+    from clients.inner import InnerClient
+    from clients.outer import OuterClient
+    from clients.searching import begin
+
+    async with InnerClient(inner_address) as inner, OuterClient(outer_address) as outer:
+        if plan.levels:
+            await outer.connection.healthy()  # before a run exists that nobody would supervise
+        if not detach:
+            search = await _search(plan, settings, inner, outer if plan.levels else None, out, json)
+        else:
+            start = await read_start(inner, plan.task, settings)
+            search = await begin(inner, outer if plan.levels else None, replace(plan, start=start))
+            if json:
+                print_json({"run": search.run, "campaign": search.campaign})
+            else:
+                typer.echo(search.run)
+            return
+    _judge(search)
+
+
+async def _search(
+    plan: SearchPlan,
+    settings: list[str],
+    inner: InnerClient,
+    outer: OuterClient | None,
+    out: Path | None,
+    json: bool,
+    endpoint: str = "",
+) -> Search:
+    """Begin, show, and report one search."""
+    from dataclasses import replace
+
+    from clients.cli.comparison import print_summaries, terminal
+    from clients.cli.live import shown
+    from clients.cli.resources import print_json, read_start
+    from clients.report import collect, write_report
+    from clients.searching import begin, follow
+
+    start = await read_start(inner, plan.task, settings)
+    search = await begin(inner, outer, replace(plan, start=start))
+    console = terminal()
+    if json:
+        await follow(search, inner, outer, lambda *_: None, until_stuck=True)
+    else:
+        console.print(f"{search.run} on task {plan.task}, levels {' + '.join(('1', *plan.levels))}", style="dim")
+        async with shown([search], console) as listener:
+            await follow(search, inner, outer, listener, until_stuck=True)
+    record = await collect(inner, outer, search.run, endpoint)
+    files = write_report([record], out) if out is not None else None
+    if json:
+        print_json(record.summary().to_json() | {"report": str(files.html) if files is not None else None})
+        return search
+    print_summaries([record.summary()], console)
+    where = str(files.html) if files is not None else f"bilevel report {search.run.rpartition('/')[2]}"
+    console.print(f"\nreport: {where}")
+    return search
+
+
+def _judge(search: Search) -> None:
+    """Raise where the run did not finish: it failed, was cancelled, or waits for a person."""
+    from bilevel.v1 import trace_pb2
+
+    from clients import wording
+    from service_kit.errors import ServiceError
+
+    if search.trace.state == trace_pb2.RUN_STATE_FINISHED:
+        return
+    id_ = search.run.rpartition("/")[2]
+    if not search.finished:
+        above = f"; outer loop: {search.outer.activity}" if search.campaign else ""
+        raise ServiceError(
+            f"{search.run} is paused: {search.trace.state_reason}{above}",
+            hint=f"Mend the cause, then go on with `bilevel resume {id_}`, or end it with `bilevel cancel {id_}`.",
+        )
+    state = wording.run_state(search.trace.state)
+    raise ServiceError(
+        f"{search.run} has {state}: {search.trace.state_reason}", hint=f"`bilevel watch {id_}` shows why."
+    )

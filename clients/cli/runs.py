@@ -1,0 +1,179 @@
+"""Commands about runs that exist: follow, list, pause, resume, cancel, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clients.cli.execution import EXIT_CODES, polite
+from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, InnerOption, JsonOption, OuterOption, RunArgument
+
+app = typer.Typer()
+
+
+@app.command(epilog=EXIT_CODES)
+@polite
+async def watch(
+    run: RunArgument = "latest",
+    after: Annotated[int, typer.Option(min=0, help="With --json: begin after this sequence number.")] = 0,
+    inner: InnerOption = INNER_DEFAULT,
+    outer: OuterOption = OUTER_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Follow a run: the current trial's training, the best so far, what the outer loop is doing.
+
+    Plain lines where the output is no terminal. --json prints every event of the trace, one a line.
+    """
+    from clients.cli.comparison import terminal
+    from clients.cli.live import display, shown
+    from clients.cli.resources import find_run, print_json_line, reachable_outer
+    from clients.inner import InnerClient
+    from clients.outer import OuterClient
+    from clients.report.export import to_json
+    from clients.searching import Search, follow
+
+    async with InnerClient(inner) as inner_client, OuterClient(outer) as outer_client:
+        name = await find_run(inner_client, run)
+        if json:
+            async for event in inner_client.watch_trace(name, after):
+                print_json_line(to_json(event))
+            return
+        above = await reachable_outer(outer_client)
+        campaign = await above.campaign_of(name) if above is not None else None
+        search = Search(name, campaign.name if campaign is not None else "")
+        console = terminal()
+        async with shown([search], console) as listener:
+            await follow(search, inner_client, above, listener)
+        if console.is_terminal:
+            console.print(display([search]))
+
+
+@app.command(epilog=EXIT_CODES)
+@polite
+async def runs(
+    limit: Annotated[int, typer.Option(min=1, help="Newest runs to show.")] = 20,
+    inner: InnerOption = INNER_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """List runs, newest first."""
+    from rich.table import Table
+
+    from clients import wording
+    from clients.cli.comparison import terminal
+    from clients.cli.resources import print_json
+    from clients.inner import InnerClient
+    from clients.report.export import to_json
+
+    async with InnerClient(inner) as client:
+        found = await client.list_runs(limit)
+    if json:
+        print_json([to_json(run) for run in found])
+        return
+    if not found:
+        typer.echo("There are no runs yet. Start one with `bilevel run`.")
+        return
+    table = Table("run", "name", "task", "state", "trials", "baseline", "best", "answered by", show_edge=False)
+    for item in found:
+        best = wording.metric(item.best_metric if item.HasField("best_metric") else None)
+        baseline = wording.metric(item.baseline_metric if item.HasField("baseline_metric") else None)
+        trials = f"{item.decided_trials}/{item.spec.max_trials}"
+        model = f"{item.model} (scripted)" if item.scripted else item.model
+        state = wording.run_state(item.state)
+        table.add_row(item.name, item.spec.display_name, item.spec.task, state, trials, baseline, best, model)
+    terminal().print(table)
+
+
+@app.command(epilog=EXIT_CODES)
+@polite
+async def pause(
+    run: RunArgument,
+    reason: Annotated[str, typer.Option(help="Kept on the trace.")] = "paused from the command line",
+    inner: InnerOption = INNER_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Pause a run after its current trial."""
+    from clients.cli.resources import find_run
+    from clients.inner import InnerClient
+
+    async with InnerClient(inner) as client:
+        _show(await client.pause_run(await find_run(client, run), reason), json)
+
+
+@app.command(epilog=EXIT_CODES)
+@polite
+async def resume(run: RunArgument, inner: InnerOption = INNER_DEFAULT, json: JsonOption = False) -> None:
+    """Go on with a paused run."""
+    from clients.cli.resources import find_run
+    from clients.inner import InnerClient
+
+    async with InnerClient(inner) as client:
+        _show(await client.resume_run(await find_run(client, run)), json)
+
+
+@app.command(epilog=EXIT_CODES)
+@polite
+async def cancel(
+    run: RunArgument,
+    reason: Annotated[str, typer.Option(help="Kept on the trace.")] = "cancelled from the command line",
+    inner: InnerOption = INNER_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """End a run now; the current evaluation is killed."""
+    from clients.cli.resources import find_run
+    from clients.inner import InnerClient
+
+    async with InnerClient(inner) as client:
+        _show(await client.cancel_run(await find_run(client, run), reason), json)
+
+
+def _show(run: object, json: bool) -> None:
+    from bilevel.v1 import trace_pb2
+
+    from clients import wording
+    from clients.cli.resources import print_json
+    from clients.report.export import to_json
+
+    assert isinstance(run, trace_pb2.Run)
+    if json:
+        print_json(to_json(run))
+    else:
+        reason = f": {run.state_reason}" if run.state_reason else ""
+        typer.echo(f"{run.name} is {wording.run_state(run.state)}{reason}")
+
+
+@app.command(epilog=EXIT_CODES)
+@polite
+async def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="One run, or several to compare.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write into; ./bilevel-results/RUN by default.")] = None,
+    inner: InnerOption = INNER_DEFAULT,
+    outer: OuterOption = OUTER_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """Write report.html, best_so_far.png, results.tsv and run.json from the trace.
+
+    results.tsv has the columns of Karpathy's autoresearch. Its first one holds a hash of the configuration, since
+    nothing is committed; a failed trial has no metric, so that the field is empty where that format has 0.000000.
+    """
+    from clients.cli.comparison import print_summaries, terminal
+    from clients.cli.resources import find_run, print_json, reachable_outer
+    from clients.inner import InnerClient
+    from clients.outer import OuterClient
+    from clients.report import collect, write_report
+
+    async with InnerClient(inner) as inner_client, OuterClient(outer) as outer_client:
+        above = await reachable_outer(outer_client)
+        names = [await find_run(inner_client, run) for run in runs]
+        records = [await collect(inner_client, above, name) for name in names]
+    folder = out or Path("bilevel-results") / "-".join(record.name for record in records)
+    files = write_report(records, folder)
+    if json:
+        summaries = [record.summary().to_json() for record in records]
+        print_json({"report": str(files.html), "runs": summaries})
+        return
+    print_summaries([record.summary() for record in records], terminal())
+    if above is None:
+        typer.echo(f"\nThe outer service at {outer} cannot be reached: campaigns are not in the report.")
+    typer.echo(f"\nreport: {files.html}")
