@@ -222,11 +222,8 @@ def gate_texts(error: RemoteError) -> list[str]:
     """The gate's reports that a refusal carries, as text."""
     from bilevel.v1 import trace_pb2
 
-    report, texts = trace_pb2.GateReport(), []
-    for attachment in error.attachments:
-        if attachment.Unpack(report):
-            texts.append(report.text)
-    return texts
+    report = trace_pb2.GateReport()
+    return [report.text for attachment in error.attachments if attachment.Unpack(report)]
 
 
 async def find_mechanism(client: InnerClient, run: str, name: str) -> trace_pb2.Mechanism:
