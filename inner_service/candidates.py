@@ -1,0 +1,86 @@
+"""Candidates as they come in: what a model may answer, and the checks that make a typed candidate of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from inner_service.run import Search
+from mechanisms.interface import Candidate, Origin
+from service_kit.parameters import InvalidConfiguration, Scalar, Value, Violation, configuration_from_json
+
+MAX_HYPOTHESIS = 1000
+"""Longer hypotheses are cut, in characters."""
+
+
+class ProposedChange(BaseModel):
+    """One parameter and its new value."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    parameter: str = Field(description="name of an active parameter")
+    value: int | float | bool | str | list[int | float | bool | str] = Field(description="its new value")
+
+
+class ProposedCandidate(BaseModel):
+    """What a model proposes to measure next."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    changes: list[ProposedChange] = Field(min_length=1, description="what differs from the incumbent")
+    hypothesis: str = Field(description="one sentence: what the change should do, and why")
+
+    def values(self) -> dict[str, Value]:
+        """The changes as they were asked for, unchecked."""
+        return configuration_from_json({change.parameter: change.value for change in self.changes})
+
+
+class Proposal(BaseModel):
+    """The model's answer to a proposer prompt."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    candidates: list[ProposedCandidate] = Field(min_length=1)
+
+
+def typed(search: Search, changes: Mapping[str, Any], hypothesis: str, origin: Origin, proposer: str = "") -> Candidate:
+    """A candidate whose changes are typed, in range, active and real changes of the incumbent.
+
+    Raises InvalidConfiguration with everything that is wrong; fields are parameter names.
+    """
+    incumbent = search.incumbent
+    base = incumbent.configuration if incumbent is not None else search.start
+    space = search.run.task.space
+    wanted = space.changes(base, space.apply(base, changes))
+    active = search.run.active
+    frozen = [
+        Violation(name, f"is frozen now and cannot be changed; active are {', '.join(active)}")
+        for name in wanted
+        if name not in active
+    ]
+    if frozen:
+        raise InvalidConfiguration(frozen)
+    if not wanted:
+        raise InvalidConfiguration(
+            [Violation("changes", "must change something: this is the incumbent's configuration")]
+        )
+    return Candidate(wanted, " ".join(hypothesis.split())[:MAX_HYPOTHESIS], origin, proposer)
+
+
+def configuration(search: Search, candidate: Candidate) -> dict[str, Value]:
+    """The complete configuration that a typed candidate stands for."""
+    incumbent = search.incumbent
+    base = incumbent.configuration if incumbent is not None else search.start
+    return {**base, **candidate.changes}
+
+
+def sentence(violations: Sequence[Violation]) -> str:
+    """Violations as one readable reason."""
+    return "; ".join(f"{v.field} {v.description}" if v.field else v.description for v in violations)
+
+
+def storable(changes: Mapping[str, Any]) -> dict[str, Value]:
+    """Refused changes as values, for the record."""
+    return {name: value if isinstance(value, Scalar | tuple) else str(value) for name, value in changes.items()}

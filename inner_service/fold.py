@@ -1,0 +1,307 @@
+"""State is what the log says: a run, its trials and its mechanisms as the fold of their trace.
+
+:func:`apply` is a pure function of the state so far and the next event. It is also the state machine: an event that
+cannot happen in a state raises :class:`IllegalEvent`, so that no transaction can commit it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import datetime
+from functools import singledispatch
+
+from inner_service import trace
+from inner_service.mechanism import HookEffect, Mechanism, MechanismEffect, MechanismState
+from inner_service.run import Run, RunState, Search, Trial, TrialState
+from mechanisms.interface import Hook, Origin
+
+RUN_TRANSITIONS: dict[RunState, tuple[RunState, ...]] = {
+    RunState.CREATED: (RunState.RUNNING, RunState.CANCELLED),
+    RunState.RUNNING: (
+        RunState.PAUSED,
+        RunState.CONFIRMING,
+        RunState.FINISHED,
+        RunState.CANCELLED,
+        RunState.FAILED,
+    ),
+    RunState.PAUSED: (RunState.RUNNING, RunState.CANCELLED),
+    RunState.CONFIRMING: (RunState.PAUSED, RunState.FINISHED, RunState.CANCELLED, RunState.FAILED),
+    RunState.FINISHED: (),
+    RunState.CANCELLED: (),
+    RunState.FAILED: (),
+}
+"""Where a run can go from each state."""
+
+
+class IllegalEvent(Exception):
+    """The event cannot happen in this state. Reaching it is a bug: callers check what a client asks for."""
+
+
+def apply(search: Search | None, event: trace.Event, at: datetime, sequence: int, run_id: str) -> Search:
+    """The state after ``event``, which was committed ``at`` with number ``sequence`` in the trace of ``run_id``."""
+    if search is None:
+        if not isinstance(event, trace.RunCreated):
+            raise IllegalEvent(f"a trace begins with run_created, not {trace.kind_of(event)}")
+        return Search(Run(run_id, event.spec, event.task, at, at, sequence))
+    if sequence != search.run.last_sequence + 1:
+        raise IllegalEvent(f"event {sequence} follows event {search.run.last_sequence}")
+    after = _on(event, search, at)
+    return replace(after, run=replace(after.run, last_sequence=sequence))
+
+
+def fold(run_id: str, events: Iterable[tuple[trace.Event, datetime, int]]) -> Search:
+    """The state after all ``events``: event, time of commit and number of each."""
+    search: Search | None = None
+    for event, at, sequence in events:
+        search = apply(search, event, at, sequence, run_id)
+    if search is None:
+        raise IllegalEvent("an empty trace has no state")
+    return search
+
+
+@singledispatch
+def _on(event: object, search: Search, at: datetime) -> Search:
+    """What ``event`` changes; kinds without a function of their own are remarks that change nothing."""
+    return search
+
+
+@_on.register
+def _(event: trace.RunCreated, search: Search, at: datetime) -> Search:
+    raise IllegalEvent("a run is created once")
+
+
+@_on.register
+def _(event: trace.RunStateChanged, search: Search, at: datetime) -> Search:
+    run = search.run
+    if event.from_state is not run.state or event.to_state not in RUN_TRANSITIONS[run.state]:
+        raise IllegalEvent(f"a {run.state.value} run does not go from {event.from_state} to {event.to_state}")
+    if event.to_state.terminal and search.open_trials:
+        raise IllegalEvent(f"trial {search.open_trials[0].number} is still open")
+    run = replace(_clocked(search, at), state=event.to_state, state_reason=event.reason, update_time=at)
+    if event.to_state is RunState.RUNNING:
+        run = replace(run, start_time=run.start_time or at, failed_proposals=0)
+    return _restart_clock(replace(search, run=run), at)
+
+
+@_on.register
+def _(event: trace.TrialProposed, search: Search, at: datetime) -> Search:
+    trial = event.trial
+    _need(not search.run.state.terminal, "a trial is proposed while the run lives")
+    _need(trial.number == len(search.trials), f"the next trial is number {len(search.trials)}, not {trial.number}")
+    _need(trial.state is TrialState.PROPOSED, "a new trial is proposed")
+    trials = (*search.trials, replace(trial, create_time=at))
+    return replace(search, trials=trials, open=(*search.open, trial.number))
+
+
+@_on.register
+def _(event: trace.TrialRejected, search: Search, at: datetime) -> Search:
+    _trial(search, event.number, TrialState.PROPOSED)
+    return _with_trial(search, event.number, state=TrialState.REJECTED, message=event.reason, decide_time=at)
+
+
+@_on.register
+def _(event: trace.TrialStarted, search: Search, at: datetime) -> Search:
+    trial = _trial(search, event.number, TrialState.PROPOSED, TrialState.RUNNING)
+    _need(not search.run.state.terminal, "a trial is evaluated while the run lives")
+    _need(event.attempt == trial.attempt + 1, f"attempt {event.attempt} follows attempt {trial.attempt}")
+    search = replace(search, run=replace(_clocked(search, at), failed_proposals=0))
+    if event.attempt == 1 and trial.origin is Origin.MECHANISM:
+        search = _with_effect(search, trial.proposer, proposed=1)
+    return _with_trial(
+        search,
+        event.number,
+        state=TrialState.RUNNING,
+        attempt=event.attempt,
+        budget_fraction=event.budget_fraction,
+        start_time=at,
+    )
+
+
+@_on.register
+def _(event: trace.TrialProgressed, search: Search, at: datetime) -> Search:
+    _trial(search, event.number, TrialState.RUNNING)
+    return search
+
+
+@_on.register
+def _(event: trace.TrialEvaluated, search: Search, at: datetime) -> Search:
+    _trial(search, event.number, TrialState.RUNNING)
+    result = event.result
+    search = _with_trial(
+        search,
+        event.number,
+        state=TrialState.EVALUATED,
+        outcome=result.outcome,
+        metric=result.metric,
+        side_metrics=dict(result.side_metrics),
+        message=result.message,
+        elapsed=result.elapsed,
+    )
+    return _restart_clock(search, at)
+
+
+@_on.register
+def _(event: trace.TrialDecided, search: Search, at: datetime) -> Search:
+    trial = _trial(search, event.number, TrialState.EVALUATED)
+    _need(not event.kept or trial.metric is not None, "only a measured trial is kept")
+    _need(not event.new_best or trial.measured, "the best is measured at full budget")
+    run = search.run
+    if trial.origin is not Origin.BASELINE:
+        run = replace(run, decided_trials=run.decided_trials + 1)
+    elif event.kept:
+        run = replace(run, baseline_metric=trial.metric)
+    if event.kept:
+        run = replace(run, incumbent=trial.number, incumbent_metric=trial.metric, update_time=at)
+    if event.new_best:
+        run = replace(run, best=trial.number, best_metric=trial.metric, update_time=at)
+    search = replace(search, run=run, decisions=(*search.decisions, trial.number))
+    for name in {trial.proposer, *trial.changed_by} - {""} if event.kept else ():
+        search = _with_effect(search, name, kept=1)
+    state = TrialState.KEPT if event.kept else TrialState.DISCARDED
+    said = f"{event.reason}: {trial.message}" if trial.message else event.reason
+    return _with_trial(search, trial.number, state=state, message=said, decide_time=at)
+
+
+@_on.register
+def _(event: trace.ProposalFailed, search: Search, at: datetime) -> Search:
+    return replace(search, run=replace(search.run, failed_proposals=event.consecutive))
+
+
+@_on.register
+def _(event: trace.SearchConfigUpdated, search: Search, at: datetime) -> Search:
+    before, after = search.run.search_config, event.search_config
+    _need(after.revision == before.revision + 1, f"revision {after.revision} follows {before.revision}")
+    return replace(search, run=replace(search.run, search_config=after, update_time=at))
+
+
+@_on.register
+def _(event: trace.MechanismInstalled, search: Search, at: datetime) -> Search:
+    _need(search.mechanism(event.mechanism.name) is None, f"there is a mechanism {event.mechanism.name!r} already")
+    return replace(search, mechanisms=(*search.mechanisms, replace(event.mechanism, install_time=at)))
+
+
+@_on.register
+def _(event: trace.MechanismSuspended, search: Search, at: datetime) -> Search:
+    _active(search, event.mechanism)
+    where = f" (line {event.line})" if event.line else ""
+    reason = f"{event.hook.value} {event.kind.replace('_', ' ')} at trial {event.trial}: {event.message}{where}"
+    return _with_mechanism(search, event.mechanism, state=MechanismState.SUSPENDED, state_reason=reason)
+
+
+@_on.register
+def _(event: trace.MechanismUninstalled, search: Search, at: datetime) -> Search:
+    found = search.mechanism(event.mechanism)
+    gone = found is None or found.state is MechanismState.UNINSTALLED
+    _need(not gone, f"there is no installed mechanism {event.mechanism!r}")
+    return _with_mechanism(search, event.mechanism, state=MechanismState.UNINSTALLED, state_reason=event.reason)
+
+
+@_on.register
+def _(event: trace.DecisionChanged, search: Search, at: datetime) -> Search:
+    trial = _trial(search, event.trial)
+    changed_by = tuple(dict.fromkeys((*trial.changed_by, event.mechanism)))
+    search = _with_trial(search, event.trial, changed_by=changed_by)
+    return _with_effect(search, event.mechanism, effects=(HookEffect(event.hook, changed=1),))
+
+
+@_on.register
+def _(event: trace.HooksCounted, search: Search, at: datetime) -> Search:
+    for counts in event.mechanisms:
+        # What changed was counted by its own event already.
+        effects = tuple(replace(effect, changed=0) for effect in counts.hooks)
+        search = _with_effect(search, counts.mechanism, effects=effects)
+        digest = {"observed": counts.observed, "state_hash": counts.state_hash}
+        search = _with_mechanism(search, counts.mechanism, **digest)
+    return search
+
+
+@_on.register
+def _(event: trace.ModelCalled, search: Search, at: datetime) -> Search:
+    run = replace(search.run, usage=search.run.usage + event.usage)
+    if not event.error:
+        run = replace(run, model=event.model, scripted=run.scripted or event.scripted)
+    return replace(search, run=run)
+
+
+@_on.register
+def _(event: trace.CheckpointReached, search: Search, at: datetime) -> Search:
+    return replace(search, run=replace(search.run, checkpoint=event.decided_trials))
+
+
+@_on.register
+def _(event: trace.LessonsShown, search: Search, at: datetime) -> Search:
+    _trial(search, event.trial)
+    return _with_trial(search, event.trial, lessons=event.lessons)
+
+
+@_on.register
+def _(event: trace.RunConfirmed, search: Search, at: datetime) -> Search:
+    _need(search.run.state is RunState.CONFIRMING, "a run is confirmed while it is confirming")
+    return replace(search, run=replace(search.run, confirmation=event.confirmation, update_time=at))
+
+
+def _need(condition: bool, rule: str) -> None:
+    if not condition:
+        raise IllegalEvent(rule)
+
+
+def _trial(search: Search, number: int, *states: TrialState) -> Trial:
+    _need(0 <= number < len(search.trials), f"there is no trial {number}")
+    trial = search.trials[number]
+    wanted = " or ".join(state.value for state in states)
+    _need(not states or trial.state in states, f"trial {number} is {trial.state.value}, must be {wanted}")
+    return trial
+
+
+def _active(search: Search, name: str) -> Mechanism:
+    found = search.mechanism(name)
+    if found is None or found.state is not MechanismState.ACTIVE:
+        raise IllegalEvent(f"there is no active mechanism {name!r}")
+    return found
+
+
+def _with_trial(search: Search, number: int, **changes: object) -> Search:
+    trial = replace(search.trials[number], **changes)  # type: ignore[arg-type]
+    trials = (*search.trials[:number], trial, *search.trials[number + 1 :])
+    still_open = search.open if trial.state.open else tuple(n for n in search.open if n != number)
+    return replace(search, trials=trials, open=still_open)
+
+
+def _with_mechanism(search: Search, name: str, **changes: object) -> Search:
+    mechanisms = tuple(replace(m, **changes) if m.name == name else m for m in search.mechanisms)  # type: ignore[arg-type]
+    return replace(search, mechanisms=mechanisms)
+
+
+def _with_effect(
+    search: Search, name: str, effects: tuple[HookEffect, ...] = (), proposed: int = 0, kept: int = 0
+) -> Search:
+    found = search.mechanism(name)
+    if found is None:
+        raise IllegalEvent(f"there is no mechanism {name!r}")
+    by_hook = {effect.hook: effect for effect in found.effect.hooks}
+    for new in effects:
+        old = by_hook.get(new.hook, HookEffect(new.hook))
+        by_hook[new.hook] = HookEffect(new.hook, old.calls + new.calls, old.changed + new.changed, old.time + new.time)
+    effect = MechanismEffect(
+        hooks=tuple(by_hook[hook] for hook in Hook if hook in by_hook),
+        proposed_trials=found.effect.proposed_trials + proposed,
+        kept_trials=found.effect.kept_trials + kept,
+    )
+    return _with_mechanism(search, name, effect=effect)
+
+
+def _clocked(search: Search, at: datetime) -> Run:
+    """The run with its idle clock read and stopped."""
+    run = search.run
+    if run.idle_since is None:
+        return run
+    return replace(run, idle_time=run.idle_time + (at - run.idle_since), idle_since=None)
+
+
+def _restart_clock(search: Search, at: datetime) -> Search:
+    """Let the idle clock run while the run is RUNNING and nothing is being evaluated."""
+    evaluating = any(trial.state is TrialState.RUNNING for trial in search.open_trials)
+    if search.run.state is not RunState.RUNNING or evaluating or search.run.idle_since is not None:
+        return search
+    return replace(search, run=replace(search.run, idle_since=at))

@@ -1,0 +1,300 @@
+"""Proposing trials: the model's candidates and the mechanisms', typed, revised, vetoed, ranked.
+
+The model is always asked, even where a mechanism's candidate will run: its choice is what would have happened without
+the mechanism.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from inner_service import choice
+from inner_service.candidates import Proposal, ProposedCandidate, configuration, sentence, storable, typed
+from inner_service.choice import Change, Option
+from inner_service.lessons import Lesson, relevant
+from inner_service.mechanism_set import MechanismSet
+from inner_service.run import Search, Trial
+from inner_service.search_state import Briefing, Refusal, described, proposer_prompt
+from inner_service.store import Store
+from inner_service.tasks import Task
+from inner_service.trace import (
+    Event,
+    LessonsShown,
+    ModelCalled,
+    ProposalFailed,
+    TrialProposed,
+    TrialRejected,
+)
+from mechanisms.interface import Candidate, Hook, Origin, SearchView
+from service_kit.errors import InvalidConfiguration, ServiceError
+from service_kit.llm.client import LanguageModel
+from service_kit.llm.failures import Failure, ModelError
+from service_kit.llm.structured import Answer, ask
+
+REASKS = 2
+"""Times the model is asked again after its candidates were refused."""
+CHOICE = 2
+"""Candidates asked for beyond the wanted ones while a mechanism ranks, so that there is something to choose from."""
+NEEDS_A_PERSON = frozenset(
+    {
+        Failure.UNREACHABLE,
+        Failure.UNAUTHORIZED,
+        Failure.UNKNOWN_MODEL,
+        Failure.QUOTA_USED_UP,
+        Failure.BAD_REQUEST,
+        Failure.CONTEXT_TOO_LONG,
+        Failure.NOT_RECORDED,
+    }
+)
+"""Failures of the model that asking again does not mend."""
+
+
+class NoCandidate(ServiceError):
+    """The proposer could not produce a candidate; ``fatal`` when trying again is pointless before someone acts."""
+
+    def __init__(self, message: str, *, hint: str = "", fatal: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.fatal = fatal
+
+
+@dataclass(slots=True)
+class _Round:
+    """One call of the proposer in the making."""
+
+    search: Search
+    view: SearchView
+    count: int
+    texts: dict[str, str]
+    lessons: Sequence[Lesson]
+    own: list[Option] = field(default_factory=list)
+    """Mechanisms' candidates that may run."""
+    model: list[Option] = field(default_factory=list)
+    """The model's candidates that may run."""
+    refused: list[Refusal] = field(default_factory=list)
+    failure: str = ""
+    """Why the model gave nothing at all."""
+    first_choice: Candidate | None = None
+    """What the model wanted, before anyone changed it: the counterfactual."""
+
+
+class Proposer:
+    """Proposes the trials of one run."""
+
+    def __init__(self, run_id: str, store: Store, task: Task, model: LanguageModel, mechanisms: MechanismSet) -> None:
+        self._run_id = run_id
+        self._store = store
+        self._task = task
+        self._model = model
+        self._mechanisms = mechanisms
+        self._texts: dict[str, str] = {}
+        """What mechanisms said in the newest prompt."""
+
+    async def propose(self, count: int) -> list[Trial]:
+        """Up to ``count`` new trials, PROPOSED. Needs an incumbent.
+
+        Raises :class:`NoCandidate`, after recording it, and :class:`Unavailable` when the task cannot be reached.
+        """
+        search = await self._store.search(self._run_id)
+        view = search.view()
+        self._texts = texts = await self._mechanisms.texts(view)
+        round_ = _Round(search, view, count, texts, await self._lessons(search))
+        for _, candidates in await self._mechanisms.proposals(view, count):
+            for candidate in candidates:
+                await self._consider(round_, candidate, round_.own)
+        await self._ask_model(round_)
+        if not round_.own and not round_.model:
+            raise await self._failed(round_)
+        return await self._record(round_, await self._choose(round_))
+
+    async def from_client(self, changes: dict[str, object], hypothesis: str) -> list[Trial]:
+        """The client's own candidate as a trial. Raises InvalidConfiguration; fields are parameter names."""
+        search = await self._store.search(self._run_id)
+        candidate = typed(search, changes, hypothesis, Origin.CLIENT)
+        violations = await self._task.validate(configuration(search, candidate))
+        if violations:
+            raise InvalidConfiguration(violations)
+        commit = await self._store.commit(self._run_id, lambda s: [TrialProposed(_trial(s, candidate, len(s.trials)))])
+        return [commit.search.trials[-1]]
+
+    async def briefing(self, search: Search) -> Briefing:
+        """What the model would be told now. Mechanisms are not asked for it: reading must not change the search."""
+        return Briefing(self._texts, await self._lessons(search), 1)
+
+    async def _lessons(self, search: Search) -> tuple[Lesson, ...]:
+        if not search.run.spec.use_lessons:
+            return ()
+        found = [lesson for _, lesson in await self._store.lessons.list(search.run.task.name)]
+        return relevant(found, search.run.task.hardware)
+
+    async def _ask_model(self, round_: _Round) -> None:
+        """Fill ``round_.model``: ask, and ask again while places are empty and candidates were refused."""
+        wanted = round_.count + (CHOICE if self._mechanisms.implementing(Hook.RANK) else 0)
+        for _ in range(1 + REASKS):
+            asked = wanted - len(round_.model)
+            briefing = Briefing(round_.texts, round_.lessons, asked, tuple(round_.refused))
+            answer = await self._call(round_, briefing)
+            if answer is None:
+                return
+            for proposed in answer.value.candidates[:asked]:
+                await self._take(round_, proposed)
+            if len(round_.model) + len(round_.own) >= round_.count:
+                return
+
+    async def _call(self, round_: _Round, briefing: Briefing) -> Answer[Proposal] | None:
+        """One recorded call of the model; None when it gave no usable answer."""
+        messages = proposer_prompt(round_.search, briefing)
+        try:
+            answer = await ask(self._model, "propose", messages, Proposal)
+        except ModelError as error:
+            called = ModelCalled(
+                "propose", self._model.name, error.usage, timedelta(), error.messages or messages, error=str(error)
+            )
+            await self._store.commit(self._run_id, lambda _: [called])
+            if error.kind in NEEDS_A_PERSON:
+                round_.failure = str(error)
+                raise await self._failed(round_, error) from None
+            round_.failure = error.message
+            return None
+        called = ModelCalled(
+            "propose",
+            answer.model,
+            answer.usage,
+            timedelta(seconds=answer.latency),
+            answer.messages[:-1],
+            answer.text,
+            scripted=answer.scripted,
+        )
+        await self._store.commit(self._run_id, lambda _: [called])
+        return answer
+
+    async def _take(self, round_: _Round, proposed: ProposedCandidate) -> None:
+        """Type one candidate of the model and consider it; what cannot be typed is recorded and shown to the model."""
+        values = proposed.values()
+        try:
+            candidate = typed(round_.search, values, proposed.hypothesis, Origin.MODEL)
+        except InvalidConfiguration as error:
+            refused = Candidate(storable(values), proposed.hypothesis, Origin.MODEL)
+            await self._reject(round_, refused, sentence(error.violations))
+            return
+        round_.first_choice = round_.first_choice or candidate
+        await self._consider(round_, candidate, round_.model)
+
+    async def _consider(self, round_: _Round, candidate: Candidate, pool: list[Option]) -> None:
+        """Revise a typed candidate, let it be vetoed and validated, and put it into ``pool`` if it may run."""
+        text, changes = described(round_.search, candidate), list[Change]()
+        for name, revised in await self._mechanisms.revise(round_.view, candidate):
+            if dict(revised.changes) != dict(candidate.changes):
+                before, text = text, described(round_.search, revised)
+                changes.append(Change(name, Hook.REVISE, before, text))
+            candidate = revised
+        vetoed = await self._mechanisms.veto(round_.view, candidate)
+        if vetoed is not None:
+            name, reason = vetoed
+            changes.append(Change(name, Hook.VETO, f"run {text}", f"refuse it: {reason}"))
+            await self._reject(round_, candidate, reason, name, changes)
+            return
+        violations = await self._task.validate(configuration(round_.search, candidate))
+        if violations:
+            await self._reject(round_, candidate, sentence(violations), changes=changes)
+            return
+        pool.append(Option(candidate, text, tuple(changes)))
+
+    async def _reject(
+        self,
+        round_: _Round,
+        candidate: Candidate,
+        reason: str,
+        mechanism: str = "",
+        changes: Sequence[Change] = (),
+    ) -> None:
+        """Record a refused candidate as a REJECTED trial."""
+
+        def rejected(search: Search) -> list[Event]:
+            number = len(search.trials)
+            events = [change.event(number) for change in changes]
+            return [
+                TrialProposed(_trial(round_.search, candidate, number)),
+                *events,
+                TrialRejected(number, reason, mechanism),
+            ]
+
+        await self._store.commit(self._run_id, rejected)
+        self._count(changes)
+        if candidate.origin is Origin.MODEL:
+            round_.refused.append(Refusal(dict(candidate.changes), reason))
+
+    async def _choose(self, round_: _Round) -> list[Option]:
+        """The options that run, each with everything that mechanisms changed about it."""
+        default = choice.in_turns([*round_.own, *round_.model], round_.search.run.decided_trials)
+        answers = await self._mechanisms.rank(round_.view, [option.candidate for option in default])
+        scores = dict(answers) if len(default) > 1 else {}
+        chosen = choice.ranked(default, scores)[: round_.count]
+        wanted = round_.first_choice
+        instead_of = described(round_.search, wanted) if wanted is not None else f"nothing: {round_.failure}"
+        by_rank = choice.ranking_changes(default, chosen, scores)
+        finished = []
+        for option, ranking in zip(chosen, by_rank, strict=True):
+            changes = [*option.changes, *choice.proposing_change(option, instead_of, wanted), *ranking]
+            fraction, shortened = await self._budget(round_, option)
+            finished.append(replace(option, changes=(*changes, *shortened), fraction=fraction))
+        return finished
+
+    async def _budget(self, round_: _Round, option: Option) -> tuple[float, list[Change]]:
+        """The smallest fraction that a mechanism asks for."""
+        answers = await self._mechanisms.budget(round_.view, option.candidate)
+        fraction = min((wanted for _, wanted in answers), default=1.0)
+        changed = [name for name, wanted in answers if wanted == fraction < 1.0]
+        after = f"spend {fraction:.1%} of it"
+        return fraction, [Change(name, Hook.BUDGET, "spend the full budget", after) for name in changed]
+
+    async def _record(self, round_: _Round, options: Sequence[Option]) -> list[Trial]:
+        """Commit the chosen options as trials."""
+        shown = tuple(lesson.id for lesson in round_.lessons)
+
+        def proposed(search: Search) -> list[Event]:
+            events: list[Event] = []
+            for number, option in enumerate(options, start=len(search.trials)):
+                events.append(TrialProposed(_trial(round_.search, option.candidate, number, option.fraction)))
+                events += [change.event(number) for change in option.changes]
+                if shown:
+                    events.append(LessonsShown(number, shown))
+            return events
+
+        commit = await self._store.commit(self._run_id, proposed)
+        for option in options:
+            self._count(option.changes)
+        return list(commit.search.trials[-len(options) :])
+
+    def _count(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            self._mechanisms.count_change(change.mechanism, change.hook)
+
+    async def _failed(self, round_: _Round, error: ModelError | None = None) -> NoCandidate:
+        """Record that there is no candidate, and return the error that says so."""
+        reason = round_.failure
+        if not reason:
+            last = round_.refused[-1].reason if round_.refused else "the model proposed nothing"
+            reason = f"none of the model's candidates may run after {1 + REASKS} attempts; the last: {last}"
+        await self._store.commit(self._run_id, lambda search: [ProposalFailed(reason, search.run.failed_proposals + 1)])
+        hint = error.hint if error is not None else ""
+        return NoCandidate(error.message if error is not None else reason, hint=hint, fatal=error is not None)
+
+
+def _trial(search: Search, candidate: Candidate, number: int, fraction: float = 1.0) -> Trial:
+    base = search.incumbent.configuration if search.incumbent is not None else search.start
+    try:
+        applied = search.run.task.space.apply(base, candidate.changes)
+    except InvalidConfiguration:
+        applied = dict(base)  # a refused candidate that stands for no configuration
+    return Trial(
+        number=number,
+        configuration=applied,
+        changes=dict(candidate.changes),
+        hypothesis=candidate.hypothesis,
+        origin=candidate.origin,
+        proposer=candidate.proposer,
+        budget_fraction=fraction,
+        incumbent_metric=search.run.incumbent_metric,
+    )

@@ -1,0 +1,87 @@
+"""From the wire's requests to the domain's types, checked."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from bilevel.v1 import inner_pb2, trace_pb2
+
+from inner_service.control import ConfigChange
+from inner_service.lessons import MAX_STATEMENT
+from inner_service.run import RunSpec, Values
+from inner_service.trace import FreezeReason
+from service_kit.errors import InvalidArgument
+from service_kit.translate import configuration_from_proto, duration_from_proto
+
+MAX_PROPOSALS = 64
+HEARTBEAT = 5.0
+"""Seconds between signs of life on an idle watch, unless the client asks for something else."""
+
+
+def spec_from_proto(message: trace_pb2.RunSpec) -> RunSpec:
+    """Raises :class:`InvalidArgument` for values that have no meaning; ranges are checked at creation."""
+    limited = message.HasField("max_duration")
+    return RunSpec(
+        task=message.task,
+        max_trials=message.max_trials,
+        seed=message.seed,
+        checkpoint_every=message.checkpoint_every,
+        parallelism=message.parallelism,
+        start=configuration_from_proto(message.start, "spec.start"),
+        use_lessons=message.use_lessons,
+        confirmation_seeds=message.confirmation_seeds,
+        display_name=message.display_name,
+        labels=dict(message.labels),
+        max_duration=timedelta(seconds=duration_from_proto(message.max_duration)) if limited else None,
+        max_tokens=message.max_tokens,
+    )
+
+
+def changes_from_proto(request: inner_pb2.ProposeRequest) -> Values | None:
+    """The client's own candidate; None when the proposer is to propose."""
+    return configuration_from_proto(request.changes, "changes") if request.HasField("changes") else None
+
+
+def count_from_proto(request: inner_pb2.ProposeRequest) -> int:
+    """How many trials to propose."""
+    if not 0 <= request.count <= MAX_PROPOSALS:
+        raise InvalidArgument.of("count", f"must be from 0 to {MAX_PROPOSALS}, where 0 is 1; got {request.count}")
+    if request.HasField("changes") and request.count > 1:
+        raise InvalidArgument.of("count", f"must be 1 with changes of your own; got {request.count}")
+    return request.count or 1
+
+
+def change_from_proto(request: inner_pb2.UpdateSearchConfigRequest) -> ConfigChange:
+    """The wanted change of the control surface."""
+    if request.expected_revision < 0:
+        raise InvalidArgument.of("expected_revision", f"must be at least 0; got {request.expected_revision}")
+    return ConfigChange(
+        freeze=[FreezeReason(item.parameter, item.reason) for item in request.freeze],
+        unfreeze=[FreezeReason(item.parameter, item.reason) for item in request.unfreeze],
+        strategy=request.strategy if request.HasField("strategy") else None,
+        guidance=request.guidance if request.HasField("guidance") else None,
+        author=request.author,
+        expected_revision=request.expected_revision,
+    )
+
+
+def heartbeat_from_proto(request: inner_pb2.WatchTraceRequest) -> float:
+    """Seconds."""
+    seconds = duration_from_proto(request.heartbeat) if request.HasField("heartbeat") else HEARTBEAT
+    if not 0.1 <= seconds <= 3600:
+        raise InvalidArgument.of("heartbeat", f"must be from 0.1 s to 3600 s; got {seconds:g} s")
+    return seconds
+
+
+def check_lesson(request: inner_pb2.CreateLessonRequest) -> trace_pb2.Lesson:
+    """The lesson to write. Raises :class:`InvalidArgument`."""
+    lesson, length = request.lesson, len(request.lesson.statement)
+    if not lesson.statement.strip() or length > MAX_STATEMENT:
+        raise InvalidArgument.of("lesson.statement", f"must have 1 to {MAX_STATEMENT} characters; got {length}")
+    if not lesson.task or len(lesson.task) > 255:
+        raise InvalidArgument.of("lesson.task", "must name the task that it was learnt on, in at most 255 characters")
+    if len(lesson.hardware) > 255:
+        raise InvalidArgument.of("lesson.hardware", "must have at most 255 characters")
+    if len(request.request_id) > 64:
+        raise InvalidArgument.of("request_id", f"must have at most 64 characters; got {len(request.request_id)}")
+    return lesson

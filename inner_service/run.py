@@ -1,0 +1,257 @@
+"""A run and its trials: plain values. How they change is in :mod:`inner_service.fold`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from inner_service.mechanism import Mechanism
+from inner_service.task import TaskDescription
+from mechanisms.interface import Origin, SearchView, TrialRecord
+from service_kit.llm.usage import Usage
+from service_kit.parameters import Outcome, Split, Value
+
+Values = dict[str, Value]
+"""A configuration, or changes of one, as it is stored."""
+
+
+class RunState(StrEnum):
+    """Where a run is in its life."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    CONFIRMING = "confirming"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing can happen to the run any more."""
+        return self in (RunState.FINISHED, RunState.CANCELLED, RunState.FAILED)
+
+
+class TrialState(StrEnum):
+    """Where a trial is in its life."""
+
+    PROPOSED = "proposed"
+    RUNNING = "running"
+    EVALUATED = "evaluated"
+    KEPT = "kept"
+    DISCARDED = "discarded"
+    REJECTED = "rejected"
+
+    @property
+    def open(self) -> bool:
+        """Whether the trial still waits for something."""
+        return self in (TrialState.PROPOSED, TrialState.RUNNING, TrialState.EVALUATED)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What a run is asked to do. Fixed at creation."""
+
+    task: str
+    max_trials: int
+    seed: int = 0
+    checkpoint_every: int = 0
+    parallelism: int = 1
+    start: Values = field(default_factory=dict)
+    """Where the starting configuration differs from the task's defaults."""
+    use_lessons: bool = False
+    confirmation_seeds: int = 0
+    display_name: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    max_duration: timedelta | None = None
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchConfig:
+    """Level 1.5's control surface."""
+
+    frozen: tuple[str, ...] = ()
+    strategy: str = ""
+    guidance: str = ""
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One proposed configuration and what became of it."""
+
+    number: int
+    configuration: Values
+    changes: Values
+    hypothesis: str
+    origin: Origin
+    proposer: str = ""
+    state: TrialState = TrialState.PROPOSED
+    attempt: int = 0
+    budget_fraction: float = 1.0
+    outcome: Outcome | None = None
+    metric: float | None = None
+    side_metrics: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+    incumbent_metric: float | None = None
+    create_time: datetime | None = None
+    start_time: datetime | None = None
+    decide_time: datetime | None = None
+    elapsed: timedelta | None = None
+    changed_by: tuple[str, ...] = ()
+    lessons: tuple[str, ...] = ()
+    """Lessons, by id, that the proposer had in view."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether it was measured at full budget, so that its metric can be compared with others."""
+        return self.outcome is Outcome.SUCCEEDED and self.budget_fraction == 1.0
+
+    def record(self) -> TrialRecord:
+        """The trial as mechanisms and prompts see it."""
+        decided = {TrialState.KEPT: True, TrialState.DISCARDED: False}
+        return TrialRecord(
+            number=self.number,
+            configuration=self.configuration,
+            changes=self.changes,
+            hypothesis=self.hypothesis,
+            origin=self.origin,
+            proposer=self.proposer,
+            outcome=self.outcome,
+            metric=self.metric,
+            kept=decided.get(self.state),
+            incumbent_metric=self.incumbent_metric,
+            budget_fraction=self.budget_fraction,
+            side_metrics=self.side_metrics,
+            message=self.message,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The best configuration re-measured against the baseline on seeds that the search never used."""
+
+    seeds: tuple[int, ...]
+    baseline_metrics: tuple[float, ...]
+    best_metrics: tuple[float, ...]
+    split: Split
+    mean_gain: float
+    gain_low: float | None
+    gain_high: float | None
+    search_gain: float
+    trial: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The head of a run: what it was asked to do and where it is."""
+
+    id: str
+    spec: RunSpec
+    task: TaskDescription
+    create_time: datetime
+    update_time: datetime
+    last_sequence: int
+    state: RunState = RunState.CREATED
+    state_reason: str = ""
+    incumbent: int | None = None
+    """Number of the trial that search continues from; None before a baseline was kept."""
+    incumbent_metric: float | None = None
+    best: int | None = None
+    best_metric: float | None = None
+    baseline_metric: float | None = None
+    decided_trials: int = 0
+    """Trials kept or discarded, the baseline not counted."""
+    checkpoint: int = 0
+    """Trials that were decided at the last checkpoint."""
+    failed_proposals: int = 0
+    """In a row."""
+    search_config: SearchConfig = SearchConfig()
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+    scripted: bool = False
+    confirmation: Confirmation | None = None
+    start_time: datetime | None = None
+    """When it was first RUNNING."""
+    idle_time: timedelta = timedelta()
+    """Time in which it was RUNNING but no evaluation was."""
+    idle_since: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return f"runs/{self.id}"
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """Parameters that proposals may change now."""
+        frozen = self.search_config.frozen
+        return tuple(p.name for p in self.task.space.editable if p.name not in frozen)
+
+    @property
+    def trials_left(self) -> int:
+        return self.spec.max_trials - self.decided_trials
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A run with everything that belongs to it: the fold of its trace."""
+
+    run: Run
+    trials: tuple[Trial, ...] = ()
+    """By number."""
+    mechanisms: tuple[Mechanism, ...] = ()
+    """Oldest first, the removed and suspended ones included."""
+    decisions: tuple[int, ...] = ()
+    """Numbers of the decided trials, in the order of decision."""
+    open: tuple[int, ...] = ()
+    """Numbers of the trials that are proposed, running or waiting for their decision."""
+
+    @property
+    def open_trials(self) -> tuple[Trial, ...]:
+        return tuple(self.trials[number] for number in self.open)
+
+    @property
+    def incumbent(self) -> Trial | None:
+        return None if self.run.incumbent is None else self.trials[self.run.incumbent]
+
+    @property
+    def best(self) -> Trial | None:
+        return None if self.run.best is None else self.trials[self.run.best]
+
+    @property
+    def baseline(self) -> Trial | None:
+        """The baseline that was measured, else the latest attempt at one, else None."""
+        attempts = [trial for trial in self.trials if trial.origin is Origin.BASELINE]
+        return next((trial for trial in attempts if trial.measured), attempts[-1] if attempts else None)
+
+    @property
+    def start(self) -> Values:
+        """The configuration of the baseline."""
+        return self.run.task.space.apply(self.run.task.space.defaults(), self.run.spec.start)
+
+    def mechanism(self, name: str) -> Mechanism | None:
+        return next((mechanism for mechanism in self.mechanisms if mechanism.name == name), None)
+
+    def decided(self) -> tuple[TrialRecord, ...]:
+        """Every decided trial in the order of decision, the baseline included."""
+        return tuple(self.trials[number].record() for number in self.decisions)
+
+    def view(self) -> SearchView:
+        """What hooks may read now. Needs an incumbent."""
+        incumbent, best = self.incumbent, self.best
+        assert incumbent is not None, "a view needs a measured baseline"
+        assert best is not None, "a view needs a measured baseline"
+        run = self.run
+        return SearchView(
+            objective=run.task.objective,
+            history=self.decided(),
+            incumbent=incumbent.record(),
+            best=best.record(),
+            active=run.active,
+            frozen=run.search_config.frozen,
+            strategy=run.search_config.strategy,
+            guidance=run.search_config.guidance,
+            trials_left=run.trials_left,
+        )

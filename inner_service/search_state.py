@@ -1,0 +1,141 @@
+"""The machine-readable search state that every prompt carries, and the prompts themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from inner_service.lessons import Lesson
+from inner_service.run import Search, Trial, TrialState
+from mechanisms.interface import Candidate
+from service_kit.llm.failures import Message
+from service_kit.parameters import configuration_to_json, value_to_json
+
+PROMPTS = Path(__file__).with_name("prompts")
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A candidate of the model that may not run, and why."""
+
+    changes: Mapping[str, Any]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Briefing:
+    """What the proposer knows beside the search itself."""
+
+    texts: Mapping[str, str]
+    """What mechanisms say, by name."""
+    lessons: Sequence[Lesson]
+    count: int
+    """Candidates that are wanted."""
+    refused: Sequence[Refusal] = ()
+    """What was refused in this very proposal."""
+
+
+def search_state(search: Search, briefing: Briefing) -> dict[str, Any]:
+    """The search as JSON-ready built-in types, complete."""
+    run, objective = search.run, search.run.task.objective
+    active = set(run.active)
+    parameters = [
+        {**parameter, "active": parameter["name"] in active} for parameter in run.task.space.to_json()["parameters"]
+    ]
+    shown = [t for t in search.trials if not t.state.open]
+    return {
+        "task": run.task.name,
+        "objective": {
+            "metric": objective.metric,
+            "direction": objective.direction.value,
+            "unit": objective.unit,
+        },
+        "parameters": parameters,
+        "constraints": list(run.task.space.constraints),
+        "incumbent": _point(search.incumbent),
+        "best": _point(search.best),
+        "baseline_metric": run.baseline_metric,
+        "trials": [_trial(trial) for trial in shown],
+        "frozen": list(run.search_config.frozen),
+        "strategy": run.search_config.strategy,
+        "guidance": run.search_config.guidance,
+        "mechanisms": [
+            {
+                "name": mechanism.name,
+                "summary": mechanism.summary,
+                "state": mechanism.state.value,
+                "hooks": [hook.value for hook in mechanism.hooks],
+                "changed_decisions": mechanism.effect.changed_decisions,
+                "prompt": briefing.texts.get(mechanism.name, ""),
+            }
+            for mechanism in search.mechanisms
+        ],
+        "trials_left": run.trials_left,
+        "count": briefing.count,
+        "refused": [
+            {
+                "changes": [{"parameter": name, "value": _json(value)} for name, value in refusal.changes.items()],
+                "reason": refusal.reason,
+            }
+            for refusal in briefing.refused
+        ],
+    }
+
+
+def proposer_prompt(search: Search, briefing: Briefing) -> tuple[Message, ...]:
+    """The messages that ask the language model for candidates."""
+    values = {"search": search, "run": search.run, "task": search.run.task, "briefing": briefing}
+    state = json.dumps(search_state(search, briefing), ensure_ascii=False, separators=(",", ":"))
+    return (
+        Message("system", _template("propose_system.j2").render(values)),
+        Message("user", _template("propose.j2").render(values, state=state)),
+    )
+
+
+def described(search: Search, candidate: Candidate) -> str:
+    """A candidate in words: what changes from what to what, who says so, and why."""
+    base = search.incumbent.configuration if search.incumbent is not None else search.start
+    changes = ", ".join(f"{name} {_show(base[name])} → {_show(value)}" for name, value in candidate.changes.items())
+    who = candidate.proposer or candidate.origin.value
+    return f"{changes or 'no change'} ({who}: {candidate.hypothesis})" if candidate.hypothesis else f"{changes} ({who})"
+
+
+def _point(trial: Trial | None) -> dict[str, Any] | None:
+    if trial is None:
+        return None
+    configuration = configuration_to_json(trial.configuration)
+    return {"number": trial.number, "metric": trial.metric, "configuration": configuration}
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    data = trial.record().to_json()
+    del data["configuration"]
+    return {**data, "rejected": trial.state is TrialState.REJECTED}
+
+
+def _json(value: Any) -> Any:
+    return value_to_json(value) if isinstance(value, tuple) else value
+
+
+def _show(value: Any) -> str:
+    return json.dumps(_json(value), ensure_ascii=False)
+
+
+@cache
+def _template(name: str) -> jinja2.Template:
+    # The prompts are text for a model, not HTML; a name that is missing is a bug and raises.
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PROMPTS),
+        autoescape=False,  # noqa: S701
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+    )
+    return environment.get_template(name)

@@ -1,0 +1,55 @@
+"""The tables of the inner service's database, beside the event log's own.
+
+The log is the truth. ``runs``, ``trials`` and ``mechanisms`` repeat what it says, written in the same transaction, so
+that lists need not read whole traces. Lessons outlive runs and have no log.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Column, ForeignKey, Integer, MetaData, String, Table
+
+from service_kit.database import Moment
+
+metadata = MetaData()
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("request_id", String(64), unique=True),
+    Column("state", String(16), nullable=False, index=True),
+    Column("created", JSON, nullable=False),  # what never changes: the spec and the task's description
+    Column("head", JSON, nullable=False),  # what does
+)
+trials = Table(
+    "trials",
+    metadata,
+    Column("run", String(64), ForeignKey("runs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("document", JSON, nullable=False),
+)
+mechanisms = Table(
+    "mechanisms",
+    metadata,
+    Column("run", String(64), ForeignKey("runs.id"), primary_key=True),
+    Column("name", String(64), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("document", JSON, nullable=False),
+)
+lessons = Table(
+    "lessons",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("id", String(64), nullable=False, unique=True),
+    Column("request_id", String(64), unique=True),
+    Column("statement", String(2000), nullable=False),
+    Column("task", String(255), nullable=False, index=True),
+    Column("hardware", String(255), nullable=False),
+    Column("evidence", JSON, nullable=False),
+    Column("create_time", Moment, nullable=False),
+    Column("times_shown", Integer, nullable=False, default=0),
+    Column("times_helped", Integer, nullable=False, default=0),
+)

@@ -1,0 +1,118 @@
+"""What a task answers, from the wire: checked, because anyone may have written the task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+
+from bilevel.v1 import task_pb2
+
+from inner_service.task import EvaluationProgress, EvaluationResult, SourceFile, TaskDescription
+from service_kit.errors import InvalidArgument
+from service_kit.parameters import Outcome
+from service_kit.translate import (
+    duration_from_proto,
+    duration_to_proto,
+    objective_from_proto,
+    objective_to_proto,
+    outcome_from_proto,
+    space_from_proto,
+    space_to_proto,
+)
+
+
+def description_from_proto(message: task_pb2.TaskDescription) -> TaskDescription:
+    """Raises :class:`InvalidArgument` or InvalidConfiguration naming the wrong field."""
+    budget, limit = duration_from_proto(message.budget), duration_from_proto(message.hard_limit)
+    if not message.name:
+        raise InvalidArgument.of("task.name", "must not be empty")
+    if not message.space.parameters:
+        raise InvalidArgument.of("task.space.parameters", "must hold at least one parameter")
+    if budget <= 0:
+        raise InvalidArgument.of("task.budget", "must be longer than 0 s")
+    if limit <= 0:
+        raise InvalidArgument.of("task.hard_limit", "must be longer than 0 s")
+    if message.capacity < 1:
+        raise InvalidArgument.of("task.capacity", f"must be at least 1; got {message.capacity}")
+    return TaskDescription(
+        name=message.name,
+        title=message.title,
+        documentation=message.documentation,
+        space=space_from_proto(message.space, "task.space"),
+        objective=objective_from_proto(message.objective, "task.objective"),
+        budget=timedelta(seconds=budget),
+        budget_clock=message.budget_clock,
+        capacity=message.capacity,
+        hard_limit=timedelta(seconds=limit),
+        sources=tuple(SourceFile(file.path, file.content) for file in message.sources),
+        has_held_out_split=message.has_held_out_split,
+        deterministic=message.deterministic,
+        identity=dict(message.identity),
+        hardware=message.hardware,
+    )
+
+
+def description_to_proto(task: TaskDescription) -> task_pb2.TaskDescription:
+    return task_pb2.TaskDescription(
+        name=task.name,
+        title=task.title,
+        documentation=task.documentation,
+        space=space_to_proto(task.space),
+        objective=objective_to_proto(task.objective),
+        budget=duration_to_proto(task.budget.total_seconds()),
+        budget_clock=task.budget_clock,
+        capacity=task.capacity,
+        hard_limit=duration_to_proto(task.hard_limit.total_seconds()),
+        sources=[task_pb2.SourceFile(path=file.path, content=file.content) for file in task.sources],
+        has_held_out_split=task.has_held_out_split,
+        deterministic=task.deterministic,
+        identity=task.identity,
+        hardware=task.hardware,
+    )
+
+
+def progress_from_proto(message: task_pb2.EvaluationProgress) -> EvaluationProgress:
+    """Measurements that are not finite are left out: progress is for watching, and JSON has no such numbers."""
+    return EvaluationProgress(
+        fraction=min(1.0, max(0.0, message.fraction)) if math.isfinite(message.fraction) else 0.0,
+        step=message.step,
+        elapsed=timedelta(seconds=duration_from_proto(message.elapsed)),
+        metrics=_finite(message.metrics),
+        phase=message.phase,
+    )
+
+
+def result_from_proto(message: task_pb2.EvaluationResult) -> EvaluationResult:
+    """A result that breaks the contract becomes CRASHED with a message that says so: it has no metric to trust."""
+    elapsed = timedelta(seconds=duration_from_proto(message.elapsed))
+    try:
+        outcome = outcome_from_proto(message.outcome)
+    except InvalidArgument as error:
+        return EvaluationResult(Outcome.CRASHED, message=f"the task broke its contract: {error}", elapsed=elapsed)
+    metric = message.metric if message.HasField("metric") else None
+    problem = _problem(outcome, metric)
+    if problem or outcome is None:
+        return EvaluationResult(Outcome.CRASHED, message=f"the task broke its contract: {problem}", elapsed=elapsed)
+    return EvaluationResult(
+        outcome=outcome,
+        metric=metric,
+        side_metrics=_finite(message.side_metrics),
+        message=message.message,
+        elapsed=elapsed,
+        identity=dict(message.identity),
+    )
+
+
+def _problem(outcome: Outcome | None, metric: float | None) -> str:
+    if outcome is None:
+        return "its result has no outcome"
+    if outcome is not Outcome.SUCCEEDED:
+        return f"it sent a metric with the outcome {outcome.value}" if metric is not None else ""
+    if metric is None:
+        return "it sent no metric with the outcome succeeded"
+    return "" if math.isfinite(metric) else f"its metric is {metric}"
+
+
+def _finite(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {name: number for name, number in numbers.items() if math.isfinite(number)}

@@ -1,0 +1,263 @@
+"""The trace: everything that can happen to a run, as frozen dataclasses with a JSON form.
+
+An event's class name in snake case is its kind, in the log and on the wire. Fields are only ever added, with a default,
+so that old logs stay readable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from pydantic import TypeAdapter
+
+from inner_service.mechanism import GateReport, HookEffect, Mechanism, MechanismEffect
+from inner_service.run import Confirmation, RunSpec, RunState, SearchConfig, Trial
+from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescription
+from mechanisms.interface import Hook
+from service_kit.eventlog import NewEvent
+from service_kit.llm.failures import Message
+from service_kit.llm.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class RunCreated:
+    """The first event of every trace."""
+
+    spec: RunSpec
+    task: TaskDescription
+
+
+@dataclass(frozen=True, slots=True)
+class RunStateChanged:
+    from_state: RunState
+    to_state: RunState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrialProposed:
+    trial: Trial
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRejected:
+    """A trial was refused before it ran; ``mechanism`` is set when one vetoed it."""
+
+    number: int
+    reason: str
+    mechanism: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStarted:
+    number: int
+    attempt: int
+    seed: int
+    budget_fraction: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrialProgressed:
+    number: int
+    progress: EvaluationProgress
+
+
+@dataclass(frozen=True, slots=True)
+class TrialEvaluated:
+    number: int
+    result: EvaluationResult
+
+
+@dataclass(frozen=True, slots=True)
+class TrialDecided:
+    """A trial was kept or discarded; ``gain`` is over the incumbent, positive is better, None without a metric."""
+
+    number: int
+    kept: bool
+    reason: str
+    new_best: bool = False
+    gain: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalFailed:
+    reason: str
+    consecutive: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreezeReason:
+    """Why one parameter was frozen or unfrozen."""
+
+    parameter: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SearchConfigUpdated:
+    search_config: SearchConfig
+    author: str = ""
+    newly_frozen: tuple[FreezeReason, ...] = ()
+    newly_unfrozen: tuple[FreezeReason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MechanismInstalled:
+    mechanism: Mechanism
+
+
+@dataclass(frozen=True, slots=True)
+class MechanismRejected:
+    """The gate refused ``source`` when it was to be installed as ``mechanism``."""
+
+    mechanism: str
+    report: GateReport
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class MechanismSuspended:
+    """A mechanism failed in ``hook`` at ``trial`` and is no longer called; ``line`` is 0 when it is unknown."""
+
+    mechanism: str
+    hook: Hook
+    kind: str
+    message: str
+    line: int = 0
+    trial: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MechanismUninstalled:
+    mechanism: str
+    reason: str
+    effect: MechanismEffect
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionChanged:
+    """A mechanism's answer changed what would have happened to ``trial``; both texts are for people."""
+
+    mechanism: str
+    hook: Hook
+    trial: int
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class MechanismHookCounts:
+    mechanism: str
+    hooks: tuple[HookEffect, ...]
+    observed: int = 0
+    """Decided trials that the mechanism has observed by now."""
+    state_hash: str = ""
+    """Digest of its state after these."""
+
+
+@dataclass(frozen=True, slots=True)
+class HooksCounted:
+    """Hook calls since the last such event. ``changed`` repeats what the DecisionChanged events in between said."""
+
+    trial: int
+    mechanisms: tuple[MechanismHookCounts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCalled:
+    """A language model was called; ``error`` is empty when it answered."""
+
+    purpose: str
+    model: str
+    usage: Usage
+    latency: timedelta
+    prompt: tuple[Message, ...]
+    answer: str = ""
+    error: str = ""
+    scripted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointReached:
+    decided_trials: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfirmed:
+    confirmation: Confirmation
+
+
+@dataclass(frozen=True, slots=True)
+class LessonsShown:
+    """Lessons, by id, were shown to the proposer of ``trial``."""
+
+    trial: int
+    lessons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Remarked:
+    author: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class MechanismReplayed:
+    """A mechanism rebuilt its state by replay; ``matches`` says whether that is the state which it had before."""
+
+    mechanism: str
+    trials: int
+    matches: bool
+
+
+Event: TypeAlias = (
+    RunCreated
+    | RunStateChanged
+    | TrialProposed
+    | TrialRejected
+    | TrialStarted
+    | TrialProgressed
+    | TrialEvaluated
+    | TrialDecided
+    | ProposalFailed
+    | SearchConfigUpdated
+    | MechanismInstalled
+    | MechanismRejected
+    | MechanismSuspended
+    | MechanismUninstalled
+    | DecisionChanged
+    | HooksCounted
+    | ModelCalled
+    | CheckpointReached
+    | RunConfirmed
+    | LessonsShown
+    | Remarked
+    | MechanismReplayed
+)
+
+KINDS: dict[str, type[Event]] = {re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls for cls in Event.__args__}
+"""Every kind of event by its name, for example ``trial_proposed``."""
+_NAMES = {cls: kind for kind, cls in KINDS.items()}
+_ADAPTERS: dict[type[Event], TypeAdapter[Any]] = {cls: TypeAdapter(cls) for cls in KINDS.values()}
+
+
+def kind_of(event: Event) -> str:
+    """The event's kind, for example ``trial_proposed``."""
+    return _NAMES[type(event)]
+
+
+def encode(event: Event) -> NewEvent:
+    """The event as the log stores it."""
+    return NewEvent(kind_of(event), _ADAPTERS[type(event)].dump_python(event, mode="json"))
+
+
+def decode(kind: str, payload: Mapping[str, Any]) -> Event:
+    """The inverse of :func:`encode`. Raises ValueError for an unknown kind or a payload that does not fit it."""
+    cls = KINDS.get(kind)
+    if cls is None:
+        raise ValueError(f"the trace holds an event of unknown kind {kind!r}: was it written by a newer version?")
+    return _ADAPTERS[cls].validate_python(payload)  # type: ignore[no-any-return]
