@@ -113,17 +113,24 @@ class _Check:
 
     async def _replayed(self, history: tuple[TrialRecord, ...], label: str, before: GateReport | None) -> GateReport:
         """Replay ``history`` in two workers at the same time and compare what they answered."""
-        outcomes = await asyncio.gather(self._once(history, label), self._once(history, label), return_exceptions=True)
+        try:
+            process = await self._start()
+        except MechanismRejected as rejected:
+            return self._rejected(*rejected.findings)
+        except MechanismFailure as failure:
+            return self._rejected(_failure_finding(Stage.CONFORMANCE, failure, "when it was constructed"))
+        base = before or _described(process, self._sha256())
+        outcomes = await asyncio.gather(
+            self._walk(process, history, label), self._again(history, label), return_exceptions=True
+        )
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         first, second = (outcome for outcome in outcomes if isinstance(outcome, _Outcome))
-        base = before or first.described(self._sha256())
         for outcome in (first, second):
             if outcome.findings:
-                described = base if base.name or base.hooks else outcome.described(self._sha256())
                 return replace(
-                    described, verdict=Verdict.REJECTED, stage=outcome.findings[0].stage, findings=outcome.findings
+                    base, verdict=Verdict.REJECTED, stage=outcome.findings[0].stage, findings=outcome.findings
                 )
         if first.output_hash != second.output_hash:
             message = f"two replays of the {label} history gave different answers"
@@ -161,24 +168,22 @@ class _Check:
         arguments = (self.source, self.space, self.objective, self.settings, self.seed)
         return await MechanismProcess.start(*arguments, name="candidate", limits=self.limits, policy=self.policy)
 
-    async def _once(self, history: tuple[TrialRecord, ...], label: str) -> _Outcome:
+    async def _again(self, history: tuple[TrialRecord, ...], label: str) -> _Outcome:
+        try:
+            return await self._walk(await self._start(), history, label)
+        except (MechanismRejected, MechanismFailure) as error:
+            # The same source compiled and constructed a moment ago.
+            message = f"a second worker did not start like the first: {error}"
+            return _Outcome((Finding(Stage.REPLAY, None, message, "answers may not depend on chance"),))
+
+    async def _walk(self, process: MechanismProcess, history: tuple[TrialRecord, ...], label: str) -> _Outcome:
         outcome = _Outcome()
-        try:
-            process = await self._start()
-        except MechanismRejected as rejected:
-            outcome.findings = rejected.findings
-            return outcome
-        except MechanismFailure as failure:
-            outcome.findings = (_failure_finding(Stage.CONFORMANCE, failure, "when it was constructed"),)
-            return outcome
-        outcome.process = process
-        try:
-            outcome.statistics = await replay(process, history, self.space, self.objective)
-            outcome.output_hash, outcome.state_hash = process.output_hash, process.state_hash
-        except MechanismFailure as failure:
-            outcome.findings = (_failure_finding(Stage.REPLAY, failure, f"in the replay of the {label} history"),)
-        finally:
-            await process.close()
+        async with process:
+            try:
+                outcome.statistics = await replay(process, history, self.space, self.objective)
+                outcome.output_hash, outcome.state_hash = process.output_hash, process.state_hash
+            except MechanismFailure as failure:
+                outcome.findings = (_failure_finding(Stage.REPLAY, failure, f"in the replay of the {label} history"),)
         return outcome
 
     @staticmethod
@@ -213,12 +218,6 @@ class _Outcome:
     statistics: ReplayStatistics = field(default_factory=ReplayStatistics)
     output_hash: str = ""
     state_hash: str = ""
-    process: MechanismProcess | None = None
-
-    def described(self, sha256: str) -> GateReport:
-        if self.process is None:
-            return GateReport(Verdict.ACCEPTED, Stage.SIZE, (), sha256)
-        return _described(self.process, sha256)
 
 
 def _described(process: MechanismProcess, sha256: str) -> GateReport:

@@ -50,7 +50,7 @@ _RETURNS = {
     Hook.RANK: "A list with one number a candidate; higher runs first.",
     Hook.ACCEPT: "True or False: whether the search continues from this trial. The default is strictly better than the "
     "incumbent. The best trial is never lost.",
-    Hook.BUDGET: "The fraction of the full budget to spend on this candidate, above 0 and at most 1.",
+    Hook.BUDGET: "The fraction of the full budget to spend on this candidate, from 0.01 to 1.",
 }
 
 
@@ -95,7 +95,6 @@ def _limits() -> dict[str, str]:
         "source": str(limits.source_bytes // 1024),
         "veto_rate": f"{limits.veto_rate:.0%}",
         "veto_window": str(limits.veto_window),
-        "repeated": str(limits.repeated_proposals),
     }
 
 

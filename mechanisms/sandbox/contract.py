@@ -132,13 +132,14 @@ def acceptance(answer: Any) -> bool | None:
     return answer
 
 
-def fraction(answer: Any) -> float:
-    """A fraction in (0, 1]; 1 for None."""
+def fraction(answer: Any, limits: SandboxLimits) -> float:
+    """A fraction up to 1; 1 for None."""
     if answer is None:
         return 1.0
     number = _number(answer, "budget")
-    if not 0.0 < number <= 1.0:
-        raise Breach(FailureKind.OUT_OF_RANGE, f"budget must be above 0 and at most 1; it is {number}")
+    if not limits.min_budget <= number <= 1.0:
+        message = f"budget must be from {limits.min_budget:g} to 1; it is {number:g}"
+        raise Breach(FailureKind.OUT_OF_RANGE, message)
     return number
 
 

@@ -15,7 +15,7 @@ from mechanisms.sandbox import contract
 from mechanisms.sandbox.channel import Channel, ChannelFailure
 from mechanisms.sandbox.failures import FailureKind, MechanismFailure, MechanismRejected, SandboxUnavailable
 from mechanisms.sandbox.limits import SandboxLimits, SandboxPolicy
-from service_kit.parameters import Objective, ParameterSpace
+from service_kit.parameters import Configuration, Objective, ParameterSpace, configuration_to_json
 
 __all__ = [
     "FailureKind",
@@ -58,7 +58,8 @@ class MechanismProcess:
         self._known: set[int] = set()
         self._hash = hashlib.sha256()
         self._vetoes: deque[bool] = deque(maxlen=limits.veto_window)
-        self._proposals: deque[str] = deque(maxlen=limits.repeated_proposals)
+        self._tried: set[str] = set()
+        self._repeated = 0
 
     @classmethod
     async def start(
@@ -143,6 +144,7 @@ class MechanismProcess:
         self.state_hash = await self._call(Hook.OBSERVE, {"op": operation, "trial": trial.to_json()}, contract.digest)
         self._observed.append(trial.number)
         self._known.add(trial.number)
+        self._tried.add(_key(trial.configuration))
 
     async def prompt(self, view: SearchView) -> str:
         """Text for the proposer's prompt; empty when it has nothing to say."""
@@ -153,7 +155,7 @@ class MechanismProcess:
 
         def judge(answer: Any) -> tuple[Candidate, ...]:
             made = contract.proposals(answer, count, view, self._space, self._limits)
-            self._check_repetition(made)
+            self._check_repetition(view, made)
             return tuple(Candidate(c.changes, c.hypothesis, c.origin, self.name) for c in made)
 
         return await self._ask(Hook.PROPOSE, view, {"count": count}, judge)
@@ -187,7 +189,8 @@ class MechanismProcess:
 
     async def budget(self, view: SearchView, candidate: Candidate) -> float:
         """The fraction of the full budget to spend on ``candidate``."""
-        return await self._ask(Hook.BUDGET, view, {"candidate": candidate.to_json()}, contract.fraction)
+        data = {"candidate": candidate.to_json()}
+        return await self._ask(Hook.BUDGET, view, data, lambda answer: contract.fraction(answer, self._limits))
 
     async def close(self) -> None:
         """Kill the worker and reap it. Safe to call again."""
@@ -281,12 +284,17 @@ class MechanismProcess:
                 message = f"vetoed {rate:.0%} of the last {self._limits.veto_window} candidates; that stops the search"
                 raise contract.Breach(FailureKind.OBSTRUCTED, message)
 
-    def _check_repetition(self, made: tuple[Candidate, ...]) -> None:
+    def _check_repetition(self, view: SearchView, made: tuple[Candidate, ...]) -> None:
         for candidate in made:
-            self._proposals.append(json.dumps(candidate.to_json()["changes"], sort_keys=True))
-        if len(self._proposals) == self._limits.repeated_proposals and len(set(self._proposals)) == 1:
-            message = f"proposed the same candidate {len(self._proposals)} times in a row"
+            tried = _key({**view.incumbent.configuration, **candidate.changes}) in self._tried
+            self._repeated = self._repeated + 1 if tried else 0
+        if self._repeated >= self._limits.repeated_proposals:
+            message = f"its last {self._repeated} proposals were configurations that had been tried already"
             raise contract.Breach(FailureKind.OBSTRUCTED, message)
+
+
+def _key(configuration: Configuration) -> str:
+    return json.dumps(configuration_to_json(configuration), sort_keys=True)
 
 
 def _findings(rejected: Any) -> list[Finding]:

@@ -31,12 +31,14 @@ class SandboxLimits:
     prompt_characters: int = 4000
     reason_characters: int = 500
     hypothesis_characters: int = 500
+    min_budget: float = 0.01
+    """Smallest fraction of a trial's budget that a mechanism may ask for."""
     veto_window: int = 30
     """Vetoes are judged over this many calls."""
     veto_rate: float = 0.9
     """A larger share of vetoes in the window stops the search, so it ends the mechanism."""
     repeated_proposals: int = 25
-    """So many identical proposals in a row end the mechanism."""
+    """So many proposals in a row of configurations that were tried already end the mechanism."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,7 +144,7 @@ HOOKS = {
     "leaves the range": ("propose(self, view, count)", "return [Candidate({'DEPTH': 99})]", "from 1 to 16"),
     "scores with nan": ("rank(self, view, candidates)", "return [float('nan')] * len(candidates)", "finite"),
     "accepts with a number": ("accept(self, view, trial)", "return 1", "True, False or None"),
-    "spends nothing": ("budget(self, view, candidate)", "return 0.0", "above 0"),
+    "spends nothing": ("budget(self, view, candidate)", "return 0.0", "from 0.01 to 1"),
     "vetoes everything": ("veto(self, view, candidate)", "return 'no'", "stops the search"),
 }
 

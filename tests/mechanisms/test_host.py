@@ -196,11 +196,18 @@ async def test_a_candidate_equal_to_the_incumbent_proposes_nothing(start: Any, o
     assert await process.propose(moment(objective, history), 1) == ()
 
 
-async def test_the_same_proposal_again_and_again_is_obstruction(start: Any, objective: Any, history: Any) -> None:
+async def test_proposing_what_was_tried_again_and_again_is_obstruction(
+    start: Any, objective: Any, history: Any
+) -> None:
     source = "class Mechanism:\n    def propose(self, view, count): return [Candidate({'HEADS': 12})]\n"
-    process = await observed(await start(source, limits=SandboxLimits(repeated_proposals=3)), history)
+    process = await observed(await start(source, limits=SandboxLimits(repeated_proposals=2)), history)
     view = moment(objective, history)
-    await process.propose(view, 1)
+    for _ in range(3):
+        (proposed,) = await process.propose(view, 1)
+    configuration = {**view.incumbent.configuration, **proposed.changes}
+    tried = dataclasses.replace(history[-1], number=len(history), configuration=configuration)
+    await process.observe(tried)
+    view = moment(objective, (*history, tried))
     await process.propose(view, 1)
     with pytest.raises(MechanismFailure) as failure:
         await process.propose(view, 1)
