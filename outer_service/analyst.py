@@ -1,0 +1,60 @@
+"""Level 1.5: reads the trace and reconfigures the search, within the guard rails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from outer_service import guard
+from outer_service.answers import Analysis, ParameterReason
+from outer_service.campaign import Turn
+from outer_service.digest import prompt
+from outer_service.events import FreezeReason
+from outer_service.guard import Guarded, guarded
+from outer_service.observed import Observation
+from outer_service.turns import answered
+from service_kit.llm.client import LanguageModel
+from service_kit.llm.failures import Message
+from service_kit.llm.structured import ask
+
+PURPOSE = "analyse"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What the analyst answered, and what the guard rails left of it."""
+
+    turn: Turn
+    observation: str
+    guarded: Guarded
+
+
+def request(observation: Observation, every: int) -> tuple[Message, ...]:
+    """The messages that ask for an analysis; the next one follows in ``every`` trials."""
+    return prompt(
+        PURPOSE,
+        observation,
+        every=every,
+        least_tries=guard.LEAST_TRIES,
+        most_freezes=guard.MOST_FREEZES,
+        least_active=guard.LEAST_ACTIVE,
+        guidance_characters=guard.GUIDANCE_CHARACTERS,
+    )
+
+
+async def analyse(model: LanguageModel, observation: Observation, messages: tuple[Message, ...]) -> Advice:
+    """Ask, and guard the answer. Raises :class:`ModelError`."""
+    answer = await ask(model, PURPOSE, messages, Analysis)
+    value = answer.value
+    checked = guarded(
+        observation.run,
+        observation.trials,
+        _reasons(value.freeze),
+        _reasons(value.unfreeze),
+        value.strategy,
+        value.guidance,
+    )
+    return Advice(answered(answer), value.observation, checked)
+
+
+def _reasons(entries: list[ParameterReason]) -> list[FreezeReason]:
+    return [FreezeReason(entry.parameter, entry.reason) for entry in entries]

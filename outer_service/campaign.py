@@ -1,0 +1,229 @@
+"""A campaign: how it works, where it is, and what it remembers between cycles. Plain values; the fold changes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from outer_service.observed import GateReport
+from service_kit.llm.failures import Message
+from service_kit.llm.usage import Usage
+
+CONFIGURATION_EVERY = 5
+MECHANISM_EVERY = 10
+REPAIRS = 2
+MAX_FAILURES = 3
+MAX_MECHANISMS = 3
+
+
+class Level(StrEnum):
+    """The levels of search above the inner loop."""
+
+    CONFIGURATION = "configuration"
+    """Level 1.5."""
+    MECHANISM = "mechanism"
+    """Level 2."""
+
+
+class Mode(StrEnum):
+    """Whether the run waits for the outer loop."""
+
+    SYNCHRONOUS = "synchronous"
+    CONCURRENT = "concurrent"
+
+
+class Control(StrEnum):
+    """What takes the place of real research."""
+
+    NONE = "none"
+    NOOP = "noop"
+
+
+class CampaignState(StrEnum):
+    """Where a campaign is in its life."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing can happen to the campaign any more."""
+        return self in (CampaignState.FINISHED, CampaignState.CANCELLED, CampaignState.FAILED)
+
+
+class Round(StrEnum):
+    """The rounds of a research session."""
+
+    EXPLORE = "explore"
+    CRITIQUE = "critique"
+    SPECIFY = "specify"
+    GENERATE = "generate"
+    REPAIR = "repair"
+
+
+class ResearchOutcome(StrEnum):
+    """How a research session ended."""
+
+    INSTALLED = "installed"
+    NONE_CHOSEN = "none_chosen"
+    REJECTED = "rejected"
+    MODEL_FAILED = "model_failed"
+
+
+class Verdict(StrEnum):
+    """What becomes of a mechanism after its trial period."""
+
+    KEEP = "keep"
+    RETIRE = "retire"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a campaign works. Fixed at creation; every default is filled in."""
+
+    levels: tuple[Level, ...] = ()
+    configuration_every: int = CONFIGURATION_EVERY
+    mechanism_every: int = MECHANISM_EVERY
+    mode: Mode = Mode.SYNCHRONOUS
+    repairs: int = REPAIRS
+    probation_trials: int = MECHANISM_EVERY
+    max_tokens: int = 0
+    """0 is no limit."""
+    max_cost_usd: float = 0.0
+    """0 is no limit."""
+    max_failures: int = MAX_FAILURES
+    control: Control = Control.NONE
+    max_mechanisms: int = MAX_MECHANISMS
+
+    def every(self, level: Level) -> int:
+        """Decided trials between two actions of ``level``."""
+        return self.configuration_every if level is Level.CONFIGURATION else self.mechanism_every
+
+    @property
+    def checkpoint(self) -> int:
+        """Decided trials between two moments at which a synchronous campaign has something to do; 0 without levels."""
+        return math.gcd(*(self.every(level) for level in self.levels)) if self.levels else 0
+
+    def due(self, acted: Mapping[Level, int], decided: int) -> tuple[Level, ...]:
+        """Levels that should act after ``decided`` trials when they last acted after ``acted`` of them."""
+        return tuple(
+            level
+            for level in (Level.CONFIGURATION, Level.MECHANISM)
+            if level in self.levels and decided // self.every(level) > acted.get(level, 0) // self.every(level)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One call of the language model, complete."""
+
+    prompt: tuple[Message, ...]
+    answer: str
+    usage: Usage
+    latency: float
+    """Seconds from request to answer."""
+    model: str
+    scripted: bool
+    error: str = ""
+    """Why it failed; empty when it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompletedRound:
+    """A round with its answer in the schema's own JSON, from which an interrupted session goes on."""
+
+    round: Round
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A generated source and what the gate said."""
+
+    source: str
+    report: GateReport
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """A research session that has not ended."""
+
+    name: str
+    """Resource name: campaigns/{campaign}/researchSessions/{session}."""
+    after_trial: int
+    rounds: tuple[CompletedRound, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCycle:
+    """A look at the trace that has not ended."""
+
+    number: int
+    decided_trials: int
+    levels: tuple[Level, ...]
+    done: tuple[Level, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A mechanism that this campaign installed."""
+
+    id: str
+    source_sha256: str
+    session: str
+    after_decided: int
+    """Trials decided when it was installed, the baseline not counted."""
+    control: bool = False
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """The supervision of one run: the fold of its events."""
+
+    id: str
+    run: str
+    """Resource name of the run."""
+    task: str
+    """Configured name of the run's task."""
+    policy: Policy
+    create_time: datetime
+    update_time: datetime
+    last_sequence: int
+    state: CampaignState = CampaignState.ACTIVE
+    state_reason: str = ""
+    cycles: int = 0
+    failures: int = 0
+    """Failed cycles in a row."""
+    acted: Mapping[Level, int] = field(default_factory=dict)
+    """Trials decided when each level last acted."""
+    run_sequence: int = 0
+    """Number of the trace event that caused the newest cycle: watching goes on after it."""
+    cycle: OpenCycle | None = None
+    session: OpenSession | None = None
+    sessions: int = 0
+    mechanisms: tuple[Installed, ...] = ()
+    usage: Usage = field(default_factory=Usage)
+    model: str = ""
+    scripted: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"campaigns/{self.id}"
+
+    @property
+    def budget_spent(self) -> str:
+        """Which of the policy's budgets is spent, in a sentence; empty while there is some left."""
+        policy, usage = self.policy, self.usage
+        if policy.max_tokens and usage.total_tokens >= policy.max_tokens:
+            return f"the budget of {policy.max_tokens} tokens is spent ({usage.total_tokens} used)"
+        if policy.max_cost_usd and (usage.cost_usd or 0.0) >= policy.max_cost_usd:
+            return f"the budget of {policy.max_cost_usd:g} US dollars is spent ({usage.cost_usd:g} used)"
+        return ""

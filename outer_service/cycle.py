@@ -1,0 +1,251 @@
+"""One cycle: look at the trace, let the due levels act, record everything, and let the run go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from outer_service import events, verdict
+from outer_service.analyst import analyse, request
+from outer_service.campaign import (
+    Campaign,
+    CampaignState,
+    Control,
+    Installed,
+    Level,
+    Mode,
+    ResearchOutcome,
+    Verdict,
+)
+from outer_service.inner_client import InnerClient
+from outer_service.observed import MechanismState, Observation, ObservedMechanism, ObservedRun, RunState
+from outer_service.session import MakeRoom, Session
+from outer_service.store import Store
+from outer_service.turns import UNUSABLE, BudgetSpent, failed
+from service_kit.errors import RemoteError
+from service_kit.llm.client import LanguageModel
+from service_kit.llm.failures import ModelError
+
+log = structlog.get_logger("outer_service.cycle")
+
+
+class Cycles:
+    """Runs the cycles of any number of campaigns, one at a time for each."""
+
+    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel) -> None:
+        self._store = store
+        self._inner = inner
+        self._model = model
+
+    async def begin(self, campaign: Campaign, decided: int, levels: Sequence[Level], run_sequence: int) -> Campaign:
+        """Open a cycle and go through it; ``run_sequence`` is the number of the trace event that caused it."""
+
+        def started(now: Campaign) -> list[events.Event]:
+            if now.state is not CampaignState.ACTIVE:  # paused or cancelled since
+                return []
+            return [events.CycleStarted(now.cycles + 1, decided, tuple(levels), run_sequence)]
+
+        campaign = await self._store.commit(campaign.id, started)
+        return await self.go_on(campaign) if campaign.cycle is not None else campaign
+
+    async def go_on(self, campaign: Campaign) -> Campaign:
+        """Go through the rest of an open cycle, also one that a restart interrupted. Never raises for a failed one."""
+        cycle = campaign.cycle
+        assert cycle is not None
+        error, counted = await self._work(campaign)
+        campaign = await self._store.campaign(campaign.id)
+        if campaign.policy.mode is Mode.SYNCHRONOUS:
+            await self.let_go_on(campaign.run, cycle.decided_trials)
+        return await self._store.commit(campaign.id, lambda now: _finished(now, cycle.number, error, counted))
+
+    async def let_go_on(self, run: str, decided: int) -> None:
+        """Resume a run that waits at its checkpoint after ``decided`` trials."""
+        observed = await self._inner.patiently(lambda: self._inner.run(run))
+        if observed.state is RunState.PAUSED and observed.decided_trials == decided:
+            try:
+                await self._inner.patiently(lambda: self._inner.resume(run))
+            except RemoteError as error:
+                # Someone else was faster: the run goes on or has ended, which is all that is wanted here.
+                log.info("the run need not be resumed", run=run, reason=error.message)
+
+    async def judge_at_the_end(self, campaign: Campaign) -> None:
+        """Verdicts on mechanisms whose probation ended with the run; nothing can be removed any more."""
+        observation = await self._inner.patiently(lambda: self._inner.observe(campaign.run))
+        for installed, mechanism in _paired(campaign, observation.mechanisms):
+            if verdict.due(installed, mechanism, observation.run.decided_trials, campaign.policy):
+                reached = verdict.judge(installed, mechanism, observation, campaign.policy)
+                await self._happens(campaign.id, reached)
+
+    async def _work(self, campaign: Campaign) -> tuple[str, bool]:
+        """Everything that the cycle has to do; why it failed, if it did, and whether that counts as a failure."""
+        try:
+            observation = await self._inner.observe(campaign.run)
+            if not observation.run.state.steerable:
+                return f"the run is {observation.run.state.value}", False
+            return await self._levels(campaign, observation), True
+        except BudgetSpent:
+            return "", True
+        except RemoteError as error:
+            run = await self._inner.patiently(lambda: self._inner.run(campaign.run))
+            return f"the inner loop said: {error.message}", run.state.steerable
+        except Exception as error:
+            # Whatever it is, the run must go on: the text is in the log and the cycle has failed for all to see.
+            log.error("unexpected error in a cycle", campaign=campaign.id, exc_info=error)
+            return f"internal error ({type(error).__name__}): see the log of the outer service", True
+
+    async def _levels(self, campaign: Campaign, observation: Observation) -> str:
+        """Verdicts, then the levels that are due and not done. Returns what failed, in a sentence."""
+        cycle = campaign.cycle
+        assert cycle is not None
+        if await self._verdicts(campaign, observation):
+            observation = await self._inner.observe(campaign.run)
+        problems: list[str] = []
+        for level in cycle.levels:
+            if level in cycle.done:
+                continue
+            campaign = await self._store.campaign(campaign.id)
+            try:
+                if level is Level.CONFIGURATION:
+                    await self._configure(campaign, observation)
+                else:
+                    await self._research(campaign, await self._inner.observe(campaign.run))
+            except ModelError as error:
+                problems.append(f"level {_SHOWN[level]}: {error.message}")
+                await self._remark(campaign, f"level {_SHOWN[level]} failed: {error.message}")
+                if error.kind in UNUSABLE:
+                    break
+        return "; ".join(problems)
+
+    async def _verdicts(self, campaign: Campaign, observation: Observation) -> bool:
+        """Judge every mechanism whose probation is over; whether one was retired."""
+        retired = False
+        for installed, mechanism in _paired(campaign, observation.mechanisms):
+            if verdict.due(installed, mechanism, observation.run.decided_trials, campaign.policy):
+                reached = verdict.judge(installed, mechanism, observation, campaign.policy)
+                await self._pronounce(campaign, mechanism, reached)
+                retired = retired or reached.verdict is Verdict.RETIRE
+        return retired
+
+    async def _pronounce(
+        self, campaign: Campaign, mechanism: ObservedMechanism, reached: events.VerdictReached
+    ) -> None:
+        """Carry out a verdict, then record it: after an interruption it is reached again."""
+        if reached.verdict is Verdict.RETIRE and mechanism.state is MechanismState.ACTIVE:
+            await self._inner.uninstall(campaign.run, mechanism.id, reached.reason)
+        await self._happens(campaign.id, reached)
+        await self._remark(campaign, f"verdict on {mechanism.id}: {reached.verdict.value}. {reached.reason}")
+
+    async def _configure(self, campaign: Campaign, observation: Observation) -> None:
+        if campaign.budget_spent:
+            raise BudgetSpent
+        await self._remark(campaign, f"level 1.5: reads the trace after {observation.run.decided_trials} trials")
+        messages = request(observation, campaign.policy.configuration_every)
+        try:
+            advice = await analyse(self._model, observation, messages)
+        except ModelError as error:
+            await self._happens(campaign.id, events.AnalysisFinished(failed(error, messages, self._model)))
+            raise
+        left, run = advice.guarded, observation.run
+        changes = bool(left.freeze or left.unfreeze) or _differs(run, left.strategy, left.guidance)
+        if changes:
+            await self._inner.update_config(
+                campaign.run,
+                freeze=left.freeze,
+                unfreeze=left.unfreeze,
+                strategy=left.strategy or None,
+                guidance=left.guidance or None,
+                author=f"level 1.5 ({advice.turn.model})",
+                expected_revision=run.config.revision,
+            )
+        await self._happens(
+            campaign.id,
+            events.AnalysisFinished(
+                advice.turn,
+                advice.observation,
+                left.freeze,
+                left.unfreeze,
+                left.strategy,
+                left.guidance,
+                left.refused,
+                changes,
+            ),
+        )
+        frozen = ", ".join(entry.parameter for entry in left.freeze) or "nothing"
+        await self._remark(campaign, f"level 1.5: froze {frozen}; strategy: {left.strategy or run.config.strategy}")
+
+    async def _research(self, campaign: Campaign, observation: Observation) -> None:
+        session = Session(self._store, self._inner, self._model, lambda text: self._remark(campaign, text))
+        if campaign.session is None:
+            if campaign.policy.control is Control.NONE and campaign.budget_spent:
+                raise BudgetSpent
+            name = f"{campaign.name}/researchSessions/{campaign.sessions + 1}"
+            started = events.ResearchStarted(name, observation.run.decided_trials)
+            campaign = await self._happens(campaign.id, started)
+        await self._remark(campaign, f"level 2: research begins after {observation.run.decided_trials} trials")
+        make_room = self._room(campaign, observation)
+        if campaign.policy.control is Control.NOOP:
+            finished = await session.control(campaign, observation, make_room)
+        else:
+            finished = await session.research(campaign, observation, make_room)
+        outcome = finished.outcome
+        installed = f" {finished.mechanism}" if outcome is ResearchOutcome.INSTALLED else ""
+        await self._remark(campaign, f"level 2: {outcome.value.replace('_', ' ')}{installed}. {finished.message}")
+
+    def _room(self, campaign: Campaign, observation: Observation) -> MakeRoom:
+        async def make_room() -> None:
+            active = [
+                pair
+                for pair in _paired(await self._store.campaign(campaign.id), observation.mechanisms)
+                if pair[1].state is MechanismState.ACTIVE and pair[0].verdict is not Verdict.RETIRE
+            ]
+            while len(active) >= campaign.policy.max_mechanisms:
+                pair = verdict.least_effective(active, observation.run.decided_trials)
+                reached = verdict.making_room(*pair, observation, campaign.policy)
+                await self._pronounce(campaign, pair[1], reached)
+                active.remove(pair)
+
+        return make_room
+
+    async def _happens(self, campaign_id: str, *happening: events.Event) -> Campaign:
+        return await self._store.commit(campaign_id, lambda _: happening)
+
+    async def _remark(self, campaign: Campaign, text: str) -> None:
+        """Tell those who watch the run. A remark that does not arrive changes nothing, so it only goes to the log."""
+        try:
+            await self._inner.remark(campaign.run, f"outer loop ({self._model.name})", text)
+        except RemoteError as error:
+            log.warning("a remark did not arrive", run=campaign.run, text=text, reason=error.message)
+
+
+_SHOWN = {Level.CONFIGURATION: "1.5", Level.MECHANISM: "2"}
+
+
+def _differs(run: ObservedRun, strategy: str, guidance: str) -> bool:
+    """Whether a text is to be changed; an empty one leaves what there is."""
+    return bool((strategy and strategy != run.config.strategy) or (guidance and guidance != run.config.guidance))
+
+
+def _paired(campaign: Campaign, mechanisms: Sequence[ObservedMechanism]) -> list[tuple[Installed, ObservedMechanism]]:
+    """What this campaign installed, with what the run says about it."""
+    by_id = {mechanism.id: mechanism for mechanism in mechanisms}
+    return [(installed, by_id[installed.id]) for installed in campaign.mechanisms if installed.id in by_id]
+
+
+def _finished(campaign: Campaign, number: int, error: str, counted: bool) -> list[events.Event]:
+    """The end of a cycle, and the pause that too many failures or a spent budget bring."""
+    happening: list[events.Event] = []
+    if campaign.session is not None:
+        outcome = ResearchOutcome.MODEL_FAILED
+        happening.append(events.ResearchFinished(campaign.session.name, outcome, error or "stopped"))
+    happening.append(events.CycleFinished(number, error, counted))
+    if campaign.state is not CampaignState.ACTIVE:
+        return happening
+    failures = campaign.failures + 1
+    if campaign.budget_spent:
+        reason = f"{campaign.budget_spent}; the run goes on without research"
+    elif error and counted and failures >= campaign.policy.max_failures:
+        reason = f"{failures} failed cycles in a row, the last one: {error}"
+    else:
+        return happening
+    return [*happening, events.CampaignStateChanged(campaign.state, CampaignState.PAUSED, reason)]

@@ -1,0 +1,136 @@
+"""The OuterLoopService on the wire. Every method translates a request, calls the domain, and translates the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+from bilevel.v1 import outer_pb2 as pb
+from bilevel.v1 import outer_pb2_grpc
+
+from outer_service import events, names, requests
+from outer_service.inner_client import InnerClient
+from outer_service.store import Entry, Store
+from outer_service.supervisor import Supervisor
+from outer_service.translate import campaign_to_proto, entry_to_proto, library_entry_to_proto, sessions_to_proto
+from service_kit.errors import InvalidArgument, Unavailable, WrongState
+
+NAME = "bilevel.v1.OuterLoopService"
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
+    """Serves the campaigns of ``supervisor``. Watch streams end when ``draining`` is set.
+
+    ``priced`` says whether the model's price is known, without which a budget in money cannot be kept.
+    """
+
+    def __init__(
+        self, store: Store, inner: InnerClient, supervisor: Supervisor, draining: asyncio.Event, *, priced: bool
+    ) -> None:
+        self._store = store
+        self._inner = inner
+        self._supervisor = supervisor
+        self._draining = draining
+        self._priced = priced
+
+    async def CreateCampaign(  # noqa: N802
+        self, request: pb.CreateCampaignRequest, context: _Context
+    ) -> pb.CreateCampaignResponse:
+        name = names.run_name(request.run, "run")
+        policy = requests.policy_from_proto(request.policy, priced=self._priced)
+        request_id = requests.request_id(request.request_id)
+        known = await self._store.created_by(request_id) if request_id else None
+        if known is not None:
+            return pb.CreateCampaignResponse(campaign=campaign_to_proto(known))
+        run = await self._inner.run(name)
+        if run.state.terminal:
+            allowed = ("created", "running", "paused")
+            raise WrongState("run", name, run.state.value, "supervise", allowed)
+        requests.check_checkpoint(run, policy)
+        created = events.CampaignCreated(name, run.configured_task, policy)
+        campaign, new = await self._store.create(secrets.token_hex(6), created, request_id)
+        if new:
+            self._supervisor.adopt(campaign)
+        return pb.CreateCampaignResponse(campaign=campaign_to_proto(campaign))
+
+    async def GetCampaign(self, request: pb.GetCampaignRequest, context: _Context) -> pb.GetCampaignResponse:  # noqa: N802
+        campaign = await self._store.campaign(names.campaign_id(request.name, "name"))
+        return pb.GetCampaignResponse(campaign=campaign_to_proto(campaign))
+
+    async def ListCampaigns(  # noqa: N802
+        self, request: pb.ListCampaignsRequest, context: _Context
+    ) -> pb.ListCampaignsResponse:
+        size = names.page_size(request.page_size)
+        found = await self._store.campaigns(size + 1, names.page_position(request.page_token))
+        more = names.page_token(found[size - 1][0]) if len(found) > size else ""
+        campaigns = [campaign_to_proto(campaign) for _, campaign in found[:size]]
+        return pb.ListCampaignsResponse(campaigns=campaigns, next_page_token=more)
+
+    async def CancelCampaign(  # noqa: N802
+        self, request: pb.CancelCampaignRequest, context: _Context
+    ) -> pb.CancelCampaignResponse:
+        campaign_id = names.campaign_id(request.name, "name")
+        reason = requests.reason(request.reason, "cancelled by a client")
+        campaign = await self._supervisor.cancel(campaign_id, reason)
+        return pb.CancelCampaignResponse(campaign=campaign_to_proto(campaign))
+
+    async def PauseCampaign(  # noqa: N802
+        self, request: pb.PauseCampaignRequest, context: _Context
+    ) -> pb.PauseCampaignResponse:
+        campaign_id = names.campaign_id(request.name, "name")
+        campaign = await self._supervisor.pause(campaign_id, requests.reason(request.reason, "paused by a client"))
+        return pb.PauseCampaignResponse(campaign=campaign_to_proto(campaign))
+
+    async def ResumeCampaign(  # noqa: N802
+        self, request: pb.ResumeCampaignRequest, context: _Context
+    ) -> pb.ResumeCampaignResponse:
+        campaign = await self._supervisor.resume(names.campaign_id(request.name, "name"))
+        return pb.ResumeCampaignResponse(campaign=campaign_to_proto(campaign))
+
+    async def WatchCampaign(  # noqa: N802
+        self, request: pb.WatchCampaignRequest, context: _Context
+    ) -> AsyncIterator[pb.WatchCampaignResponse]:
+        campaign_id, after = names.campaign_id(request.campaign, "campaign"), request.after_sequence
+        heartbeat = requests.heartbeat(request)
+        campaign = await self._store.campaign(campaign_id)
+        if not 0 <= after <= campaign.last_sequence:
+            said = f"must be from 0 to {campaign.last_sequence}, the newest event's number; got {after}"
+            raise InvalidArgument.of("after_sequence", said)
+        if request.no_follow:
+            async for entry in self._store.entries(campaign_id, after):
+                yield pb.WatchCampaignResponse(event=entry_to_proto(campaign.name, entry))
+            return
+        async for item in self._store.watch(campaign_id, after, heartbeat=heartbeat, draining=self._draining):
+            if isinstance(item, Entry):
+                yield pb.WatchCampaignResponse(event=entry_to_proto(campaign.name, item))
+            else:
+                yield pb.WatchCampaignResponse(heartbeat=pb.CampaignHeartbeat(last_sequence=item.sequence))
+        if self._draining.is_set() and not (await self._store.campaign(campaign_id)).state.terminal:
+            raise Unavailable("the outer service, which is stopping,", "Watch again from the last number you have.")
+
+    async def ListResearchSessions(  # noqa: N802
+        self, request: pb.ListResearchSessionsRequest, context: _Context
+    ) -> pb.ListResearchSessionsResponse:
+        campaign_id = names.campaign_id(request.parent, "parent")
+        entries = [entry async for entry in self._store.entries(campaign_id)]
+        return pb.ListResearchSessionsResponse(sessions=sessions_to_proto(entries))
+
+    async def ListLibraryEntries(  # noqa: N802
+        self, request: pb.ListLibraryEntriesRequest, context: _Context
+    ) -> pb.ListLibraryEntriesResponse:
+        size = names.page_size(request.page_size)
+        found = await self._store.library(size + 1, names.page_position(request.page_token))
+        more = names.page_token(found[size - 1][0]) if len(found) > size else ""
+        entries = [library_entry_to_proto(entry) for _, entry in found[:size]]
+        return pb.ListLibraryEntriesResponse(entries=entries, next_page_token=more)
+
+    async def GetLibraryEntry(  # noqa: N802
+        self, request: pb.GetLibraryEntryRequest, context: _Context
+    ) -> pb.GetLibraryEntryResponse:
+        entry = await self._store.library_entry(names.entry_id(request.name, "name"))
+        return pb.GetLibraryEntryResponse(entry=library_entry_to_proto(entry))

@@ -1,0 +1,170 @@
+"""Carries out a research session, step by step: each answer and each verdict is stored before the next step."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from outer_service import events
+from outer_service.campaign import Campaign, OpenSession, ResearchOutcome, Round
+from outer_service.inner_client import InnerClient
+from outer_service.library import author_of
+from outer_service.observed import Observation, ObservedMechanism, SearchDescription
+from outer_service.researcher import Ask, End, Install, Judge, mechanism_id, messages, next_step, summary
+from outer_service.store import Store
+from outer_service.turns import BudgetSpent, answered, failed
+from service_kit.errors import RemoteError
+from service_kit.llm.client import LanguageModel
+from service_kit.llm.failures import ModelError
+from service_kit.llm.structured import ask
+
+CONTROL_SOURCE = '''class Mechanism:
+    """No-op control: observes every trial and never has an opinion."""
+
+    def observe(self, trial):
+        pass
+
+    def veto(self, view, candidate):
+        return None
+'''
+"""What the NOOP control installs: hooks that are called like any other's and change nothing."""
+
+MakeRoom = Callable[[], Awaitable[None]]
+Remark = Callable[[str], Awaitable[None]]
+
+
+class Session:
+    """One research session of one campaign."""
+
+    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel, remark: Remark) -> None:
+        self._store = store
+        self._inner = inner
+        self._model = model
+        self._remark = remark
+
+    async def research(
+        self, campaign: Campaign, observation: Observation, make_room: MakeRoom
+    ) -> events.ResearchFinished:
+        """The dialogue from where it is to its end.
+
+        Raises :class:`ModelError` and :class:`BudgetSpent` after the session was ended, :class:`RemoteError` before.
+        """
+        description = await self._inner.describe(campaign.run)
+        while True:
+            session = campaign.session
+            assert session is not None
+            match next_step(session, campaign.policy.repairs):
+                case Ask() as step:
+                    campaign = await self._ask(campaign, session, step, observation, description)
+                case Judge(source):
+                    await self._remark(f"level 2: the gate judges attempt {len(session.judgements) + 1}")
+                    report = await self._inner.check(campaign.run, source)
+                    attempt = len(session.judgements) + 1
+                    judged = events.MechanismJudged(session.name, attempt, report, source)
+                    campaign = await self._happens(campaign, judged)
+                case Install(wanted, source):
+                    author = author_of(campaign.model, scripted=campaign.scripted)
+                    return await self._install(campaign, session, wanted, source, author, make_room)
+                case End(outcome, message):
+                    return await self._finish(campaign, events.ResearchFinished(session.name, outcome, message))
+
+    async def control(
+        self, campaign: Campaign, observation: Observation, make_room: MakeRoom
+    ) -> events.ResearchFinished:
+        """In place of research: install a mechanism that does nothing."""
+        session = campaign.session
+        assert session is not None
+        return await self._install(
+            campaign, session, "noop-control", CONTROL_SOURCE, "control", make_room, control=True
+        )
+
+    async def _ask(
+        self,
+        campaign: Campaign,
+        session: OpenSession,
+        step: Ask,
+        observation: Observation,
+        description: SearchDescription,
+    ) -> Campaign:
+        """One round. A failed one ends the session."""
+        if campaign.budget_spent:
+            ended = events.ResearchFinished(
+                session.name, ResearchOutcome.MODEL_FAILED, f"stopped: {campaign.budget_spent}"
+            )
+            await self._finish(campaign, ended)
+            raise BudgetSpent
+        round_ = step.round
+        again = f", attempt {len(session.judgements) + 1}" if round_ is Round.REPAIR else ""
+        await self._remark(f"level 2: {round_.value}{again}")
+        asked = messages(round_, session, observation, description, campaign.policy.repairs)
+        try:
+            answer = await ask(self._model, round_.value, asked, step.answer_type)
+        except ModelError as error:
+            turn = failed(error, asked, self._model)
+            said = f"{round_.value} failed: {error.message}"
+            await self._happens(
+                campaign,
+                events.RoundFinished(session.name, round_, turn, said),
+                events.ResearchFinished(session.name, ResearchOutcome.MODEL_FAILED, said),
+            )
+            raise
+        said = summary(round_, answer.value)
+        stored = answer.value.model_dump_json()
+        return await self._happens(campaign, events.RoundFinished(session.name, round_, answered(answer), said, stored))
+
+    async def _install(
+        self,
+        campaign: Campaign,
+        session: OpenSession,
+        wanted: str,
+        source: str,
+        author: str,
+        make_room: MakeRoom,
+        *,
+        control: bool = False,
+    ) -> events.ResearchFinished:
+        """Install an accepted source, or find it installed by this session before an interruption."""
+        present = await self._inner.mechanisms(campaign.run)
+        mechanism = _installed_before(present, session, source, campaign)
+        if mechanism is None:
+            await make_room()
+            id_ = mechanism_id(wanted, {other.id for other in present})
+            try:
+                mechanism, _ = await self._inner.install(campaign.run, id_, source, author=author, allow_inert=control)
+            except RemoteError as error:
+                if error.code != "FAILED_PRECONDITION" or error.reason == "WRONG_STATE":
+                    raise
+                # The run went on between the two verdicts, and the second one counts.
+                refused = events.ResearchFinished(session.name, ResearchOutcome.REJECTED, error.message)
+                return await self._finish(campaign, refused)
+        decided = (await self._inner.run(campaign.run)).decided_trials
+        message = f"{mechanism.summary or mechanism.id} Hooks: {', '.join(hook.value for hook in mechanism.hooks)}."
+        return await self._finish(
+            campaign,
+            events.ResearchFinished(
+                session.name,
+                ResearchOutcome.INSTALLED,
+                f"control: {message}" if control else message,
+                mechanism.id,
+                mechanism.source_sha256,
+                decided,
+                control,
+            ),
+        )
+
+    async def _finish(self, campaign: Campaign, finished: events.ResearchFinished) -> events.ResearchFinished:
+        await self._happens(campaign, finished)
+        return finished
+
+    async def _happens(self, campaign: Campaign, *happening: events.Event) -> Campaign:
+        return await self._store.commit(campaign.id, lambda _: happening)
+
+
+def _installed_before(
+    present: tuple[ObservedMechanism, ...], session: OpenSession, source: str, campaign: Campaign
+) -> ObservedMechanism | None:
+    known = {mechanism.id for mechanism in campaign.mechanisms}
+    for mechanism in present:
+        fresh = mechanism.id not in known and mechanism.installed_after_trial >= session.after_trial
+        if fresh and mechanism.source == source:
+            return mechanism
+    return None

@@ -1,0 +1,186 @@
+"""Supervises campaigns: a task for each watches its run's trace and lets the due levels act.
+
+A synchronous run waits at its checkpoints, so every one of them is answered: with a cycle while the campaign is active,
+with nothing but ResumeRun while it is paused and after it was cancelled. The run never stops for want of research.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from outer_service import events
+from outer_service.campaign import Campaign, CampaignState, Mode, ResearchOutcome
+from outer_service.cycle import Cycles
+from outer_service.inner_client import InnerClient
+from outer_service.observed import ObservedRun, RunState, TraceMoment
+from outer_service.store import Store
+from service_kit.errors import RemoteError, WrongState
+from service_kit.llm.client import LanguageModel
+
+_NEWS = frozenset(("checkpoint_reached", "run_state_changed", "trial_decided"))
+
+log = structlog.get_logger("outer_service.supervisor")
+
+
+class Supervisor:
+    """The campaigns of one outer service. Its owner closes it."""
+
+    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel) -> None:
+        self._store = store
+        self._inner = inner
+        self._cycles = Cycles(store, inner, model)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def recover(self) -> None:
+        """Go on with every campaign whose run may still need it."""
+        for campaign in await self._store.campaigns_in(CampaignState.ACTIVE, CampaignState.PAUSED):
+            self.adopt(campaign)
+        for campaign in await self._store.campaigns_in(CampaignState.CANCELLED):
+            if campaign.policy.mode is Mode.SYNCHRONOUS:
+                self.adopt(campaign)
+
+    def adopt(self, campaign: Campaign) -> None:
+        """Begin to supervise, or go on."""
+        task = asyncio.create_task(self._supervise(campaign.id), name=campaign.name)
+        self._tasks[campaign.id] = task
+        task.add_done_callback(lambda done: self._forget(campaign.id, done))
+
+    async def close(self) -> None:
+        """Stop supervising; open cycles go on when the service starts again."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def pause(self, campaign_id: str, reason: str) -> Campaign:
+        """No further cycles; one that is open goes on to its end. Raises :class:`WrongState`."""
+        return await self._move(campaign_id, "pause", CampaignState.PAUSED, reason, CampaignState.ACTIVE)
+
+    async def resume(self, campaign_id: str) -> Campaign:
+        """Cycles again from the run's next checkpoint on. Raises :class:`WrongState`."""
+        return await self._move(campaign_id, "resume", CampaignState.ACTIVE, "resumed", CampaignState.PAUSED)
+
+    async def cancel(self, campaign_id: str, reason: str) -> Campaign:
+        """End the campaign now, whatever it is doing; the run goes on. Raises :class:`WrongState`."""
+        before = await self._store.campaign(campaign_id)
+        _require(before, "cancel", CampaignState.ACTIVE, CampaignState.PAUSED)
+        task = self._tasks.get(campaign_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        def cancelled(campaign: Campaign) -> list[events.Event]:
+            _require(campaign, "cancel", CampaignState.ACTIVE, CampaignState.PAUSED)
+            return [
+                *_closing(campaign, "the campaign was cancelled"),
+                _change(campaign, CampaignState.CANCELLED, reason),
+            ]
+
+        campaign = await self._store.commit(campaign_id, cancelled)
+        if campaign.policy.mode is Mode.SYNCHRONOUS:
+            self.adopt(campaign)
+        return campaign
+
+    async def _move(
+        self, campaign_id: str, action: str, to: CampaignState, reason: str, allowed: CampaignState
+    ) -> Campaign:
+        def moved(campaign: Campaign) -> list[events.Event]:
+            _require(campaign, action, allowed)
+            return [_change(campaign, to, reason)]
+
+        return await self._store.commit(campaign_id, moved)
+
+    def _forget(self, campaign_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(campaign_id) is task:
+            del self._tasks[campaign_id]
+
+    async def _supervise(self, campaign_id: str) -> None:
+        try:
+            await self._watch(await self._store.campaign(campaign_id))
+        except RemoteError as error:
+            log.warning("the campaign cannot go on", campaign=campaign_id, reason=error.message)
+            await self._end(campaign_id, CampaignState.FAILED, f"the inner loop said: {error.message}")
+        except Exception as error:
+            # A campaign's task is a boundary: nobody awaits it, so the reason has to go where people look.
+            log.error("unexpected error", campaign=campaign_id, exc_info=error)
+            reason = f"internal error ({type(error).__name__}): see the log of the outer service"
+            await self._end(campaign_id, CampaignState.FAILED, reason)
+
+    async def _watch(self, campaign: Campaign) -> None:
+        """Follow the run's trace to its end."""
+        if campaign.cycle is not None:
+            campaign = await self._cycles.go_on(campaign)
+        checkpoint: TraceMoment | None = None
+        async for moment in self._inner.watch(campaign.run, campaign.run_sequence):
+            if moment.kind == "checkpoint_reached":
+                checkpoint = moment
+            if moment.kind not in _NEWS:
+                continue
+            if campaign.policy.mode is Mode.CONCURRENT:
+                if moment.kind == "trial_decided":
+                    await self._act(campaign.id, await self._run(campaign.run), moment.sequence)
+            elif checkpoint is not None and await self._at(checkpoint, campaign):
+                checkpoint = None
+        run = await self._run(campaign.run)
+        campaign = await self._store.campaign(campaign.id)
+        if not campaign.state.terminal:
+            await self._cycles.judge_at_the_end(campaign)
+            await self._end(campaign.id, CampaignState.FINISHED, f"the run is {run.state.value}: {run.state_reason}")
+
+    async def _at(self, checkpoint: TraceMoment, campaign: Campaign) -> bool:
+        """Answer a checkpoint if the run waits at it. Whether nothing more is to be done about it."""
+        run = await self._run(campaign.run)
+        if run.decided_trials != checkpoint.decided_trials or run.state.terminal:
+            return True  # it has gone on since
+        if run.state is not RunState.PAUSED:
+            return False
+        acted = await self._act(campaign.id, run, checkpoint.sequence)
+        if not acted:
+            await self._cycles.let_go_on(campaign.run, checkpoint.decided_trials)
+        return True
+
+    async def _act(self, campaign_id: str, run: ObservedRun, sequence: int) -> bool:
+        """A cycle, if the campaign is active and a level is due."""
+        campaign = await self._store.campaign(campaign_id)
+        if campaign.state is not CampaignState.ACTIVE:
+            return False
+        levels = campaign.policy.due(campaign.acted, run.decided_trials)
+        if not levels:
+            return False
+        cycles = campaign.cycles
+        campaign = await self._cycles.begin(campaign, run.decided_trials, levels, sequence)
+        return campaign.cycles > cycles
+
+    async def _run(self, name: str) -> ObservedRun:
+        return await self._inner.patiently(lambda: self._inner.run(name))
+
+    async def _end(self, campaign_id: str, state: CampaignState, reason: str) -> None:
+        def ended(campaign: Campaign) -> list[events.Event]:
+            if campaign.state.terminal:
+                return []
+            return [*_closing(campaign, reason), _change(campaign, state, reason)]
+
+        await self._store.commit(campaign_id, ended)
+
+
+def _closing(campaign: Campaign, reason: str) -> list[events.Event]:
+    """The end of what is open, so that the campaign can end."""
+    closing: list[events.Event] = []
+    if campaign.session is not None:
+        outcome = ResearchOutcome.MODEL_FAILED
+        closing.append(events.ResearchFinished(campaign.session.name, outcome, f"stopped: {reason}"))
+    if campaign.cycle is not None:
+        closing.append(events.CycleFinished(campaign.cycle.number, reason, counted=False))
+    return closing
+
+
+def _change(campaign: Campaign, to: CampaignState, reason: str) -> events.CampaignStateChanged:
+    return events.CampaignStateChanged(campaign.state, to, reason)
+
+
+def _require(campaign: Campaign, action: str, *allowed: CampaignState) -> None:
+    if campaign.state not in allowed:
+        wanted = [state.value for state in allowed]
+        raise WrongState("campaign", campaign.name, campaign.state.value, action, wanted)

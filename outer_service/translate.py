@@ -1,0 +1,188 @@
+"""From the domain's types to the wire's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import singledispatch
+from typing import Any
+
+from bilevel.v1 import common_pb2, trace_pb2
+from bilevel.v1 import outer_pb2 as pb
+
+from outer_service import events
+from outer_service.campaign import Campaign, Control, Policy, Round, Turn
+from outer_service.inner_messages import effect_to_proto, report_to_proto
+from outer_service.library import LibraryEntry
+from outer_service.store import Entry
+from service_kit.translate import duration_to_proto, timestamp_to_proto, usage_to_proto
+
+
+def campaign_to_proto(campaign: Campaign) -> pb.Campaign:
+    return pb.Campaign(
+        name=campaign.name,
+        run=campaign.run,
+        policy=policy_to_proto(campaign.policy),
+        state=pb.CampaignState.Value(f"CAMPAIGN_STATE_{campaign.state.name}"),
+        state_reason=campaign.state_reason,
+        cycles=campaign.cycles,
+        installed_mechanisms=len(campaign.mechanisms),
+        usage=usage_to_proto(campaign.usage),
+        model=campaign.model,
+        scripted=campaign.scripted,
+        create_time=timestamp_to_proto(campaign.create_time),
+        update_time=timestamp_to_proto(campaign.update_time),
+        last_sequence=campaign.last_sequence,
+        etag=f'"{campaign.last_sequence}"',
+    )
+
+
+def policy_to_proto(policy: Policy) -> pb.CampaignPolicy:
+    controls = {Control.NONE: pb.CONTROL_UNSPECIFIED, Control.NOOP: pb.CONTROL_NOOP}
+    return pb.CampaignPolicy(
+        levels=[pb.Level.Value(f"LEVEL_{level.name}") for level in policy.levels],
+        configuration_every=policy.configuration_every,
+        mechanism_every=policy.mechanism_every,
+        mode=pb.CampaignMode.Value(f"CAMPAIGN_MODE_{policy.mode.name}"),
+        repairs=policy.repairs,
+        probation_trials=policy.probation_trials,
+        max_tokens=policy.max_tokens,
+        max_cost_usd=policy.max_cost_usd,
+        max_failures=policy.max_failures,
+        control=controls[policy.control],
+        max_mechanisms=policy.max_mechanisms,
+    )
+
+
+def entry_to_proto(campaign: str, entry: Entry) -> pb.CampaignEvent:
+    """One event; ``campaign`` is the campaign's resource name."""
+    message = pb.CampaignEvent(campaign=campaign, sequence=entry.sequence, time=timestamp_to_proto(entry.time))
+    getattr(message, events.kind_of(entry.event)).CopyFrom(event_to_proto(entry.event))
+    return message
+
+
+@singledispatch
+def event_to_proto(event: Any) -> Any:
+    """The message of one event."""
+    raise TypeError(f"{type(event).__name__} has no message")
+
+
+@event_to_proto.register
+def _(event: events.CampaignCreated) -> pb.CampaignCreated:
+    return pb.CampaignCreated(run=event.run, policy=policy_to_proto(event.policy))
+
+
+@event_to_proto.register
+def _(event: events.CampaignStateChanged) -> pb.CampaignStateChanged:
+    before, after = (pb.CampaignState.Value(f"CAMPAIGN_STATE_{s.name}") for s in (event.from_state, event.to_state))
+    return pb.CampaignStateChanged(from_state=before, to_state=after, reason=event.reason)
+
+
+@event_to_proto.register
+def _(event: events.CycleStarted) -> pb.CycleStarted:
+    levels = [pb.Level.Value(f"LEVEL_{level.name}") for level in event.levels]
+    return pb.CycleStarted(cycle=event.cycle, decided_trials=event.decided_trials, levels=levels)
+
+
+@event_to_proto.register
+def _(event: events.CycleFinished) -> pb.CycleFinished:
+    return pb.CycleFinished(cycle=event.cycle, error=event.error)
+
+
+@event_to_proto.register
+def _(event: events.AnalysisFinished) -> pb.AnalysisFinished:
+    return pb.AnalysisFinished(
+        turn=turn_to_proto(event.turn, None),
+        observation=event.observation,
+        freeze=_reasons(event.freeze),
+        unfreeze=_reasons(event.unfreeze),
+        strategy=event.strategy,
+        guidance=event.guidance,
+        guarded=event.guarded,
+        applied=event.applied,
+    )
+
+
+@event_to_proto.register
+def _(event: events.ResearchStarted) -> pb.ResearchStarted:
+    return pb.ResearchStarted(session=event.session, after_trial=event.after_trial)
+
+
+@event_to_proto.register
+def _(event: events.RoundFinished) -> pb.RoundFinished:
+    turn = turn_to_proto(event.turn, event.round)
+    return pb.RoundFinished(session=event.session, turn=turn, summary=event.summary)
+
+
+@event_to_proto.register
+def _(event: events.MechanismJudged) -> pb.MechanismJudged:
+    report = report_to_proto(event.report)
+    return pb.MechanismJudged(session=event.session, attempt=event.attempt, report=report, source=event.source)
+
+
+@event_to_proto.register
+def _(event: events.ResearchFinished) -> pb.ResearchFinished:
+    outcome = pb.ResearchOutcome.Value(f"RESEARCH_OUTCOME_{event.outcome.name}")
+    return pb.ResearchFinished(session=event.session, outcome=outcome, message=event.message, mechanism=event.mechanism)
+
+
+@event_to_proto.register
+def _(event: events.VerdictReached) -> pb.VerdictReached:
+    return pb.VerdictReached(
+        mechanism=event.mechanism,
+        verdict=pb.Verdict.Value(f"VERDICT_{event.verdict.name}"),
+        reason=event.reason,
+        effect=effect_to_proto(event.effect),
+        gain_before=event.gain_before,
+        gain_during=event.gain_during,
+    )
+
+
+def turn_to_proto(turn: Turn, round_: Round | None) -> pb.ResearchTurn:
+    """A call; level 1.5 has no rounds."""
+    wire = pb.RESEARCH_ROUND_UNSPECIFIED if round_ is None else pb.ResearchRound.Value(f"RESEARCH_ROUND_{round_.name}")
+    return pb.ResearchTurn(
+        round=wire,
+        prompt=[common_pb2.ChatMessage(role=message.role, content=message.content) for message in turn.prompt],
+        answer=turn.answer,
+        usage=usage_to_proto(turn.usage),
+        latency=duration_to_proto(turn.latency),
+        model=turn.model,
+        scripted=turn.scripted,
+        error=turn.error,
+    )
+
+
+def sessions_to_proto(entries: Iterable[Entry]) -> list[pb.ResearchSession]:
+    """The research sessions that a campaign's events tell of, oldest first."""
+    sessions: dict[str, pb.ResearchSession] = {}
+    for entry in entries:
+        match entry.event:
+            case events.ResearchStarted(session=name, after_trial=after):
+                sessions[name] = pb.ResearchSession(name=name, after_trial=after)
+            case events.RoundFinished(session=name, round=round_, turn=turn):
+                sessions[name].turns.append(turn_to_proto(turn, round_))
+            case events.MechanismJudged(session=name, report=report):
+                sessions[name].reports.append(report_to_proto(report))
+            case events.ResearchFinished(session=name) as finished:
+                message = event_to_proto(finished)
+                session = sessions[name]
+                session.outcome, session.message = message.outcome, message.message
+                session.mechanism = message.mechanism
+    return list(sessions.values())
+
+
+def library_entry_to_proto(entry: LibraryEntry) -> pb.LibraryEntry:
+    return pb.LibraryEntry(
+        name=entry.name,
+        summary=entry.summary,
+        source=entry.source,
+        author=entry.author,
+        session=entry.session,
+        task=entry.task,
+        create_time=timestamp_to_proto(entry.create_time),
+        verdicts=map(event_to_proto, entry.verdicts),
+    )
+
+
+def _reasons(entries: Iterable[events.FreezeReason]) -> list[trace_pb2.FreezeReason]:
+    return [trace_pb2.FreezeReason(parameter=entry.parameter, reason=entry.reason) for entry in entries]
