@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
@@ -92,24 +92,23 @@ class Installer:
         except BaseException:
             await member.process.close()
             raise
+        mechanism = _found(commit.search, mechanism_id)
+        member.since = mechanism.installed_after_trial + 1
         self._mechanisms.join(member)
-        return _found(commit.search, mechanism_id)
+        return mechanism
 
     async def uninstall(self, name: str, reason: str) -> Mechanism:
         """Raises :class:`NotFound` and :class:`WrongState`."""
 
-        def uninstalled(search: Search) -> Sequence[Event]:
+        def uninstalled(search: Search) -> list[Event]:
             mechanism = _found(search, name)
             if mechanism.state is MechanismState.UNINSTALLED:
                 full = f"{search.run.name}/mechanisms/{name}"
                 raise WrongState("mechanism", full, "uninstalled", "uninstall", ("active", "suspended"))
-            return [
-                *self._mechanisms.counted(len(search.trials) - 1),
-                MechanismUninstalled(name, reason, mechanism.effect),
-            ]
+            return [MechanismUninstalled(name, reason, mechanism.effect)]
 
-        commit = await self._store.commit(self._run_id, uninstalled)
         await self._mechanisms.leave(name)
+        commit = await self._store.commit(self._run_id, uninstalled)
         return _found(commit.search, name)
 
     async def restore(self) -> None:
@@ -135,6 +134,7 @@ class Installer:
             text = f"the replay of {member.observed} trials led to another state than before"
             raise MechanismFailure(Hook.OBSERVE, FailureKind.PROTOCOL, text)
         await self._replay(member)
+        member.since = mechanism.installed_after_trial + 1
         return member
 
     async def _give_up(self, name: str, error: Exception) -> None:

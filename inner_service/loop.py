@@ -68,8 +68,7 @@ class Loop:
             search = await self._search()
             if search.incumbent is None:
                 return [await self._propose_baseline()]
-            self._check_trials_left(search)
-            return await self.proposer.propose(count)
+            return await self.proposer.propose(min(count, self._places_left(search)))
 
     async def propose_own(self, changes: Values, hypothesis: str) -> list[Trial]:
         """The client's own candidate as a trial. Raises InvalidConfiguration and like :meth:`propose`."""
@@ -80,7 +79,7 @@ class Loop:
                     "run", search.run.name, "without a baseline", "change", ("measured",),
                     hint="Propose without changes gives the baseline: evaluate and accept that first.",
                 )  # fmt: skip
-            self._check_trials_left(search)
+            self._places_left(search)
             return await self.proposer.from_client(dict(changes), hypothesis)
 
     async def evaluate(self, number: int) -> Trial:
@@ -114,8 +113,7 @@ class Loop:
             if changed is not None:
                 self.mechanisms.count_change(changed.mechanism, changed.hook)
             await self.mechanisms.observe(search.decided())
-            counted = self.mechanisms.counted(number)
-            search = await self._commit(lambda _: counted)
+            await self.mechanisms.count()
             return search.trials[number]
 
     async def drive(self) -> None:
@@ -144,8 +142,7 @@ class Loop:
             confirms = run.spec.confirmation_seeds > 0 and run.best is not None
             await self._go(RunState.CONFIRMING if confirms else RunState.FINISHED, reason)
         elif self.pause_reason is not None:
-            reason, self.pause_reason = self.pause_reason, None
-            await self._go(RunState.PAUSED, reason)
+            await self._go(RunState.PAUSED, self.pause_reason)
         elif _checkpoint_due(search):
             await self._go(RunState.PAUSED, "checkpoint", CheckpointReached(run.decided_trials))
         else:
@@ -259,6 +256,7 @@ class Loop:
                 return []
             return [*before, RunStateChanged(search.run.state, state, reason)]
 
+        self.pause_reason = None
         await self._commit(change)
 
     async def _search(self) -> Search:
@@ -276,11 +274,13 @@ class Loop:
         return search.trials[number]
 
     @staticmethod
-    def _check_trials_left(search: Search) -> None:
-        waiting = sum(trial.origin is not Origin.BASELINE for trial in search.open_trials)
-        if search.run.trials_left - waiting <= 0:
+    def _places_left(search: Search) -> int:
+        """Trials that may still be proposed. Raises :class:`Exhausted` when there are none."""
+        places = search.run.trials_left - sum(trial.origin is not Origin.BASELINE for trial in search.open_trials)
+        if places <= 0:
             hint = "Create another run to search on; StartRun or ResumeRun finishes this one."
             raise Exhausted("spec.max_trials", search.run.spec.max_trials, hint)
+        return places
 
 
 async def _together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

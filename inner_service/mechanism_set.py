@@ -30,6 +30,8 @@ class Member:
 
     name: str
     process: MechanismProcess
+    since: int = 0
+    """Number of the first trial that it acts on."""
     observed: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     calls: dict[Hook, tuple[int, float]] = field(default_factory=dict)
@@ -78,15 +80,17 @@ class MechanismSet:
         self._members.append(member)
 
     async def leave(self, name: str) -> None:
-        """Stop asking a mechanism and end its process, when its current call is over."""
+        """Stop asking a mechanism and end its process, when its current call is over; its last calls are counted."""
         for member in [m for m in self._members if m.name == name]:
             self._members.remove(member)
             async with member.lock:
                 await member.process.close()
+            await self._count([member])
 
     async def close(self) -> None:
-        for member in tuple(self._members):
-            await self.leave(member.name)
+        """End all processes; the mechanisms stay active and can be started again."""
+        while self._members:
+            await self._members.pop().process.close()
 
     async def texts(self, view: SearchView) -> dict[str, str]:
         """What mechanisms add to the proposer's prompt, by name."""
@@ -123,8 +127,13 @@ class MechanismSet:
         return await self._ask_all(Hook.BUDGET, view, lambda process: process.budget(view, candidate))
 
     async def accept(self, view: SearchView, trial: TrialRecord) -> list[tuple[str, bool]]:
-        """The advice of each mechanism that has some, oldest first."""
-        return await self._ask_all(Hook.ACCEPT, view, lambda process: process.accept(view, trial))
+        """The advice of each mechanism that has some, oldest first; those that came after the trial are not asked."""
+        answers = []
+        for member in self.implementing(Hook.ACCEPT):
+            if member.since <= trial.number:
+                advice = await self._ask(member, Hook.ACCEPT, view, lambda process: process.accept(view, trial))
+                answers += [(member.name, advice)] if advice is not None else []
+        return answers
 
     async def observe(self, history: Sequence[TrialRecord]) -> None:
         """Let every mechanism see the decisions that it has not seen."""
@@ -141,14 +150,14 @@ class MechanismSet:
             if member.name == name:
                 member.changed[hook] = member.changed.get(hook, 0) + 1
 
-    def counted(self, trial: int) -> list[HooksCounted]:
-        """The calls since the last count, as at most one event, and begin a new count."""
-        entries = tuple(
-            MechanismHookCounts(m.name, _counts(m), m.observed, m.process.state_hash) for m in self._members if m.calls
-        )
-        for member in self._members:
-            member.calls, member.changed = {}, {}
-        return [HooksCounted(trial, entries)] if entries else []
+    async def count(self) -> None:
+        """Put the calls since the last count on the trace."""
+        await self._count(self._members)
+
+    async def _count(self, members: Sequence[Member]) -> None:
+        counts = _taken(members)
+        if counts:
+            await self._commit(lambda search: [HooksCounted(len(search.trials) - 1, counts)])
 
     async def _revised(self, member: Member, view: SearchView, given: Candidate) -> Candidate | None:
         return await self._ask(member, Hook.REVISE, view, lambda process: process.revise(view, given))
@@ -183,6 +192,7 @@ class MechanismSet:
         self._members.remove(member)
         await member.process.close()
         log.warning("mechanism suspended", mechanism=member.name, reason=str(failure))
+        await self._count([member])
         await self._commit(lambda search: suspension(search, member.name, failure))
 
 
@@ -199,7 +209,17 @@ def suspension(search: Search, name: str, failure: MechanismFailure) -> list[Eve
     ]
 
 
-def _counts(member: Member) -> tuple[HookEffect, ...]:
+def _taken(members: Sequence[Member]) -> tuple[MechanismHookCounts, ...]:
+    """The members' calls since they were last counted; a new count begins."""
+    counts = tuple(
+        MechanismHookCounts(m.name, _effects(m), m.observed, m.process.state_hash) for m in members if m.calls
+    )
+    for member in members:
+        member.calls, member.changed = {}, {}
+    return counts
+
+
+def _effects(member: Member) -> tuple[HookEffect, ...]:
     return tuple(
         HookEffect(hook, member.calls[hook][0], member.changed.get(hook, 0), timedelta(seconds=member.calls[hook][1]))
         for hook in Hook

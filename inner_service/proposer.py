@@ -232,7 +232,8 @@ class Proposer:
         scores = dict(answers) if len(default) > 1 else {}
         chosen = choice.ranked(default, scores)[: round_.count]
         wanted = round_.first_choice
-        instead_of = described(round_.search, wanted) if wanted is not None else f"nothing: {round_.failure}"
+        nothing = round_.failure or (round_.refused[-1].reason if round_.refused else "the model proposed nothing")
+        instead_of = described(round_.search, wanted) if wanted is not None else f"nothing: {nothing}"
         by_rank = choice.ranking_changes(default, chosen, scores)
         finished = []
         for option, ranking in zip(chosen, by_rank, strict=True):

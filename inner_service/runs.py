@@ -28,7 +28,7 @@ from inner_service.trace import (
     TrialEvaluated,
     TrialRejected,
 )
-from service_kit.errors import InvalidArgument, InvalidConfiguration, Violation, WrongState
+from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError, Violation, WrongState
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Outcome
 
@@ -195,7 +195,12 @@ class Runs:
     async def _driven(self, run_id: str, previous: asyncio.Task[None] | None) -> None:
         if previous is not None:
             await asyncio.gather(previous, return_exceptions=True)
-        loop = await self._loop(run_id)
+        try:
+            loop = await self._loop(run_id)
+        except ServiceError as error:
+            reason = str(error)
+            await self.store.commit(run_id, lambda s: [RunStateChanged(s.run.state, RunState.PAUSED, reason)])
+            return
         await loop.drive()
         if (await self.store.search(run_id)).run.state.terminal:
             await self._retire(run_id)

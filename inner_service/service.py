@@ -105,6 +105,8 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
             async for item in self._store.watch(run_id, after, heartbeat=3600, draining=over):
                 if isinstance(item, Entry) and _concerns(item, number):
                     yield pb.InnerLoopServiceEvaluateResponse(event=entry_to_proto(item))
+                    if isinstance(item.event, TrialEvaluated):
+                        return
             await work
         finally:
             work.cancel()
