@@ -111,7 +111,7 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
             else:
                 yield pb.WatchCampaignResponse(heartbeat=pb.CampaignHeartbeat(last_sequence=item.sequence))
         if self._draining.is_set() and not (await self._store.campaign(campaign_id)).state.terminal:
-            raise Unavailable("the outer service, which is stopping,", "Watch again from the last number you have.")
+            raise Unavailable("the outer service", "It is stopping: watch again from the last number that you have.")
 
     async def ListResearchSessions(  # noqa: N802
         self, request: pb.ListResearchSessionsRequest, context: _Context

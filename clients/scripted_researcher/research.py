@@ -16,7 +16,7 @@ from clients.scripted_researcher.state import SearchState
 
 Messages = Sequence[Mapping[str, str]]
 
-INERT = re.compile(r"\binert\b|rejected at stage effect", re.IGNORECASE)
+INERT = re.compile(r"rejected at stage effect", re.IGNORECASE)
 """What the gate's report says of a mechanism that would have changed nothing."""
 
 

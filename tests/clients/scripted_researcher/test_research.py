@@ -7,6 +7,7 @@ import pytest
 from clients.scripted_researcher.catalogue import IDEAS
 from clients.scripted_researcher.diagnosis import Failure, observations
 from clients.scripted_researcher.state import BadRequest, SearchState
+from mechanisms.findings import Stage
 from mechanisms.gate import GateReport, check
 from mechanisms.interface import Candidate, Hook, Origin, SearchView
 from mechanisms.sandbox.host import MechanismProcess
@@ -79,6 +80,7 @@ async def test_every_template_passes_the_gate_on_both_spaces(
         for form in range(len(idea.templates)):
             report = await judged(idea.source(read(search), form=form), search)
             assert report.accepted, report.render()
+            assert [finding for finding in report.findings if finding.stage is not Stage.EFFECT] == []
             assert report.recorded.changed + report.synthetic.changed > 0
             assert {hook.value for hook in report.hooks} <= set(idea.hooks)
 
