@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 
 from clients.addresses import ServiceAddress
 from service_kit.errors import RemoteError
-from service_kit.server import MESSAGE_LIMITS
+from service_kit.server import MESSAGE_LIMITS, parse_address
 from service_kit.status import remote_error
 
 DEADLINE = 15.0
@@ -85,8 +85,9 @@ class Connection:
 def connect(target: ServiceAddress, repeatable: Sequence[str] = ()) -> Connection:
     """A connection that is opened with the first call; ``repeatable`` are full names of methods safe to repeat.
 
-    Must be called inside a running event loop.
+    Must be called inside a running event loop. Raises :class:`InvalidArgument` for what is no HOST:PORT.
     """
+    parse_address(target.address, target.option)
     policy = {
         "maxAttempts": 3,
         "initialBackoff": "0.1s",

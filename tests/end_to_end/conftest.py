@@ -5,10 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from clients.cli import app
 from tests.end_to_end.person import ROOT, User, wait_until
 
 
@@ -33,3 +37,45 @@ def own_task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield published.read_text().strip()
     process.terminate()
     process.wait(10)
+
+
+@dataclass(frozen=True)
+class Services:
+    """Services that a user has started with ``bilevel serve``."""
+
+    user: User
+    inner: str
+    researcher: str
+
+    def bilevel(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command that talks to them: the same code, inside this process, because there are many of them."""
+        environment = self.user.environment(BILEVEL_INNER=self.inner, BILEVEL_OUTER="127.0.0.1:1")
+        with chdir(self.user.folder):
+            done = CliRunner().invoke(app, arguments, env=environment, catch_exceptions=False, prog_name="bilevel")
+        assert "Traceback" not in done.output
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+
+@contextmanager
+def served(user: User, name: str, *options: str, **environment: str) -> Iterator[str]:
+    """Address of one service, started with ``bilevel serve``."""
+    published = user.folder / f"{name}.address"
+    process = user.start("serve", name, "--listen", "127.0.0.1:0", "--address-file", str(published), *options,
+                         **environment)  # fmt: skip
+    try:
+        wait_until(lambda: published.exists() or process.poll() is not None, 30, f"the address of {name}")
+        assert process.poll() is None, process.communicate()[1]
+        yield published.read_text().strip()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory, own_task: str) -> Iterator[Services]:
+    """The scripted researcher and an inner service with the example task."""
+    user = User(tmp_path_factory.mktemp("services"))
+    with served(user, "researcher") as researcher:
+        endpoint = {"OPENAI_BASE_URL": f"http://{researcher}/v1", "BILEVEL_MODEL": "scripted-researcher"}
+        with served(user, "inner", "--task", f"own={own_task}", **endpoint) as inner:
+            yield Services(user, inner, researcher)

@@ -1,0 +1,187 @@
+"""The command, as documented: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.end_to_end.conftest import Services
+from tests.end_to_end.person import ROOT
+
+EXAMPLES = ROOT / "clients" / "examples"
+BOLD = '''class Mechanism:
+    """Bold steps: always a move of its own, beside the model's."""
+
+    def __init__(self, space, settings, rng):
+        self.space, self.rng = space, rng
+
+    def revise(self, view, candidate):
+        name = self.rng.choice([n for n in view.active if self.space.neighbours(n, view.incumbent.configuration[n])])
+        value = self.rng.choice(self.space.neighbours(name, view.incumbent.configuration[name]))
+        return {"changes": {name: value}, "hypothesis": "anywhere else"}
+'''
+
+INERT = '''class Mechanism:
+    """Nothing."""
+
+    def veto(self, view, candidate):
+        return None
+'''
+
+
+def example(services: Services, name: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *arguments, "--inner", services.inner]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def finished(services: Services) -> dict:
+    """Summary of a finished run."""
+    done = services.bilevel(
+        "run", "--task", "own", "--levels", "1", "--trials", "6", "--confirm", "2", "--name", "six wells", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_run_ends_with_its_numbers(finished: dict) -> None:
+    assert finished["state"] == "finished"
+    assert finished["trials"] == 6
+    assert finished["levels"] == "1"
+    assert finished["best"] <= finished["baseline"]
+    assert finished["search_gain"] == pytest.approx(finished["baseline"] - finished["best"])
+    assert finished["confirmation_seeds"] == 2
+    assert finished["scripted"] is True
+
+
+def test_a_run_in_plain_lines_names_every_trial(services: Services) -> None:
+    done = services.bilevel("run", "--task", "own", "--levels", "1", "--trials", "3", "--confirm", "0")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines if "/3  " in line] == ["0/3", "1/3", "2/3", "3/3"]
+    assert "The scripted researcher answered in place of a language model" in done.stdout
+
+
+def test_watch_prints_the_same_trials_afterwards(services: Services, finished: dict) -> None:
+    done = services.bilevel("watch", finished["run"])
+    assert done.returncode == 0
+    assert "6/6" in done.stdout
+    assert "confirmed gain" in done.stdout
+
+
+def test_watch_as_json_resumes_from_any_number(services: Services, finished: dict) -> None:
+    def events(after: int) -> list[dict]:
+        done = services.bilevel("watch", finished["run"], "--json", "--after", str(after))
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    everything = events(0)
+    assert [int(event["sequence"]) for event in everything] == list(range(1, len(everything) + 1))
+    assert events(7) == everything[7:]
+
+
+def test_runs_are_listed_newest_first(services: Services, finished: dict) -> None:
+    listed = json.loads(services.bilevel("runs", "--json").stdout)
+    assert finished["run"] in [run["name"] for run in listed]
+    times = [run["create_time"] for run in listed]
+    assert times == sorted(times, reverse=True)
+    assert "six wells" in services.bilevel("runs").stdout
+
+
+def test_a_run_starts_where_it_is_told(services: Services) -> None:
+    done = services.bilevel(
+        *("run", "--task", "own", "--levels", "1", "--trials", "1", "--confirm", "0"),
+        *("--set", "WELL_1_X=1", "--set", "WELL_1_Y=1.5", "--json"),
+    )
+    events = services.bilevel("watch", json.loads(done.stdout)["run"], "--json").stdout.splitlines()
+    baseline = next(json.loads(e)["trial_proposed"]["trial"] for e in events if "trial_proposed" in e)
+    assert baseline["configuration"]["values"]["WELL_1_X"]["double_value"] == 1.0
+    assert baseline["configuration"]["values"]["WELL_1_Y"]["double_value"] == 1.5
+
+
+def test_a_report_has_every_file(services: Services, finished: dict) -> None:
+    done = services.bilevel("report", finished["run"], "--out", "report")
+    assert done.returncode == 0
+    folder = services.user.folder / "report"
+    assert {path.name for path in folder.iterdir()} == {"report.html", "best_so_far.png", "results.tsv", "run.json"}
+    page = (folder / "report.html").read_text()
+    assert "six wells" in page
+    assert "The scripted researcher answered here" in page
+    assert (folder / "results.tsv").read_text().startswith("commit\twalk\tmemory_gb\tstatus\tdescription\n")
+    assert json.loads((folder / "run.json").read_text())["summary"]["trials"] == 6
+
+
+def test_a_mechanism_is_checked_without_a_server(services: Services) -> None:
+    file = services.user.folder / "bold.py"
+    file.write_text(BOLD)
+    done = services.bilevel("mechanisms", "check", "bold.py", "--json")
+    assert done.returncode == 0, done.stdout
+    assert json.loads(done.stdout)["verdict"] == "accepted"
+    file.write_text("import os\n" + BOLD.replace("self.rng.choice(self", "os.getcwd(self"))
+    done = services.bilevel("mechanisms", "check", "bold.py")
+    assert done.returncode == 1
+    assert "language" in done.stdout
+    assert "os" in done.stdout
+
+
+def test_a_mechanism_is_installed_watched_and_removed_by_hand(services: Services) -> None:
+    (services.user.folder / "bold.py").write_text(BOLD)
+    started = services.bilevel(
+        *("run", "--task", "own", "--levels", "1", "--trials", "100000", "--confirm", "0", "--detach", "--json")
+    )
+    run = json.loads(started.stdout)["run"]
+    try:
+        installed = services.bilevel("mechanisms", "install", run, "bold.py")
+        assert installed.returncode == 0, installed.stderr
+        assert "installed as" in installed.stdout
+        assert "active" in services.bilevel("mechanisms", "list", run).stdout
+        for _ in range(50):
+            effect = json.loads(services.bilevel("mechanisms", "effect", run, "--json").stdout)
+            if effect["bold"]:
+                break
+        assert effect["bold"][0]["hook"] == "MECHANISM_HOOK_REVISE"
+        assert "class Mechanism" in services.bilevel("mechanisms", "show", run, "bold").stdout
+        assert "is removed" in services.bilevel("mechanisms", "remove", run, "bold").stdout
+        missing = services.bilevel("mechanisms", "show", run, "nosuch")
+        assert missing.returncode == 1
+        assert "Mechanisms of" in missing.stderr
+    finally:
+        assert services.bilevel("cancel", run).returncode == 0
+
+
+def test_a_rejected_mechanism_is_refused_with_the_gates_findings(services: Services, finished: dict) -> None:
+    (services.user.folder / "inert.py").write_text(INERT)
+    done = services.bilevel("mechanisms", "check", "inert.py", "--run", finished["run"])
+    assert done.returncode == 1
+    assert "inert" in done.stdout
+
+
+def test_a_run_is_paused_resumed_and_cancelled(services: Services) -> None:
+    started = services.bilevel(
+        "run", "--task", "own", "--levels", "1", "--trials", "100000", "--detach", "--confirm", "0"
+    )
+    run = started.stdout.strip()
+    assert services.bilevel("pause", run).returncode == 0
+    assert services.bilevel("cancel", run, "--reason", "seen enough").returncode == 0
+    assert "cancelled" in services.bilevel("runs").stdout
+
+
+def test_a_run_is_driven_by_hand(services: Services) -> None:
+    output = example(services, "drive_by_hand.py", "--task", "own", "--trials", "2")
+    assert "trial 0: the starting configuration" in output
+    assert "best walk: " in output
+
+
+def test_a_trace_is_read_from_any_number_on(services: Services, finished: dict) -> None:
+    lines = example(services, "watch_trace.py", finished["run"], "--after", "2").splitlines()
+    assert lines[0].split()[0] == "3"
+    assert lines[-1].split()[2] == "run_state_changed"
+
+
+def test_every_command_documents_its_exit_codes(services: Services) -> None:
+    for command in ("run", "watch", "runs", "pause", "resume", "cancel", "report", "demo"):
+        assert "Exit codes" in services.bilevel(command, "--help").stdout, command

@@ -1,0 +1,137 @@
+"""Each thing that a user can get wrong gives one message that says what to do, a non-zero exit, and no stack trace."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from tests.end_to_end.conftest import Services, served
+from tests.end_to_end.person import User
+
+RUN = ("run", "--task", "own", "--levels", "1", "--trials", "2")
+
+
+@pytest.fixture
+def refusing_endpoint() -> Iterator[str]:
+    """A model endpoint to which every key is wrong."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            self.send_response(401)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'{"error": {"message": "Incorrect API key provided"}}')
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Refuse)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((*RUN, "--set", "WELL_9_X=3"), 2, "WELL_9_X: is not a parameter; did you mean WELL_"),
+        ((*RUN, "--set", "WELL_1_X=11"), 2, "WELL_1_X: must be a number from 0 to 10"),
+        ((*RUN, "--set", "WELL_1_X=far"), 2, "WELL_1_X: must be a number from 0 to 10"),
+        ((*RUN, "--set", "WELL_1_X"), 2, "--set: must be NAME=VALUE"),
+        (("run", "--task", "nosuch", "--levels", "1"), 1, "task 'nosuch' does not exist"),
+        ((*RUN[:3], "--levels", "2"), 2, "--levels: must be 1, 1,1.5, 1,2 or 1,1.5,2; got '2'"),
+        ((*RUN, "--trials", "0"), 2, "'--trials': Input should be greater than or equal to 1"),
+        ((*RUN, "--parallel", "9"), 2, "parallelism"),
+        ((*RUN, "--local", "--detach"), 2, "--detach: cannot be combined with --local"),
+        (("run", "--local", "--task", "own"), 2, "--task: must be gpt or one given with --serve-task"),
+        (("watch", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
+        (("pause", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
+        (("resume", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
+        (("cancel", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
+        (("report", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
+        (("mechanisms", "list", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
+        (("mechanisms", "check", "nosuch.py"), 2, "FILE: must name a readable file"),
+        (("run", "--task", "own"), 1, "the outer service at 127.0.0.1:1 cannot be reached"),
+        (("runs", "--inner", "nonsense"), 2, "--inner: must be HOST:PORT"),
+        (("runs", "--inner", "127.0.0.1:1"), 1, "the inner service at 127.0.0.1:1 cannot be reached"),
+        (("nosuch",), 2, "No such command 'nosuch'"),
+    ],
+)
+def test_wrong_input_is_one_message(services: Services, arguments: tuple[str, ...], code: int, message: str) -> None:
+    done = services.bilevel(*arguments)
+    assert message in " ".join(done.stderr.split()), done.stderr
+    assert done.returncode == code
+
+
+def test_a_run_in_the_wrong_state_is_said(services: Services) -> None:
+    assert services.bilevel(*RUN, "--confirm", "0").returncode == 0
+    done = services.bilevel("resume", "latest")
+    assert done.returncode == 1
+    assert "cannot resume" in done.stderr
+    assert "it is finished, must be paused" in done.stderr
+
+
+@pytest.mark.parametrize("service", ["inner", "outer", "researcher"])
+def test_a_busy_port_is_said(user: User, service: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = {"inner": ("--task", "own=127.0.0.1:1"), "outer": ("--inner", "127.0.0.1:1"), "researcher": ()}
+        done = user.bilevel("serve", service, "--listen", address, *options[service])
+    assert done.returncode == 1
+    assert f"cannot listen on {address}: address already in use" in done.stderr.replace("Address", "address")
+    assert "--listen" in done.stderr
+
+
+@pytest.mark.parametrize("service", ["inner", "outer", "researcher"])
+def test_a_missing_port_is_said(user: User, service: str) -> None:
+    options = {"inner": ("--task", "own=127.0.0.1:1"), "outer": ("--inner", "127.0.0.1:1"), "researcher": ()}
+    done = user.bilevel("serve", service, "--listen", "127.0.0.1", *options[service])
+    assert done.returncode == 2
+    assert "listen: must be HOST:PORT" in done.stderr
+
+
+def test_an_unreachable_model_endpoint_is_found_before_anything_starts(user: User) -> None:
+    done = user.bilevel("demo", OPENAI_BASE_URL="http://127.0.0.1:1/v1", BILEVEL_MODEL="m")
+    assert done.returncode == 1
+    assert "the model endpoint http://127.0.0.1:1/v1 cannot be reached" in done.stderr
+    assert "OPENAI_BASE_URL" in done.stderr
+    assert user.processes() == []
+
+
+def test_a_wrong_key_is_found_before_anything_starts(user: User, refusing_endpoint: str) -> None:
+    done = user.bilevel(
+        "demo", OPENAI_BASE_URL=refusing_endpoint, OPENAI_API_KEY="sk-wrong-wrong", BILEVEL_MODEL="a-model"
+    )
+    assert done.returncode == 1
+    assert "refuses the key (HTTP 401)" in done.stderr
+    assert "sk-wrong" not in done.stderr
+
+
+def test_a_key_without_a_model_is_said(user: User) -> None:
+    done = user.bilevel("demo", OPENAI_API_KEY="sk-wrong-wrong")
+    assert done.returncode == 2
+    assert "BILEVEL_MODEL: must name the model" in done.stderr
+
+
+def test_a_service_with_a_wrong_key_pauses_the_run_and_says_so(
+    user: User, own_task: str, refusing_endpoint: str
+) -> None:
+    model = {"OPENAI_BASE_URL": refusing_endpoint, "OPENAI_API_KEY": "sk-wrong-wrong", "BILEVEL_MODEL": "a-model"}
+    with served(user, "inner", "--task", f"own={own_task}", **model) as inner:
+        done = user.bilevel(*RUN, BILEVEL_INNER=inner)
+    assert done.returncode == 1
+    assert "is paused" in done.stderr
+    assert "OPENAI_API_KEY" in done.stderr
+    assert "bilevel resume" in done.stderr
+    assert "sk-wrong" not in done.stdout + done.stderr
