@@ -17,9 +17,9 @@ from gpt_trainer.evaluation import bits_per_byte
 from gpt_trainer.model import GPT
 from gpt_trainer.optimizer import MuonAdamW
 from gpt_trainer.presets import Preset
-from gpt_trainer.training import DivergenceError, Training, train
+from gpt_trainer.training import DivergenceError, Estimates, Training, train
 from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult, code_identity, plan
-from service_kit.parameters import InvalidConfiguration, Outcome
+from service_kit.parameters import InvalidConfiguration, Outcome, Split
 
 _ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory")
 """What torch's CPU allocator and its libraries say when the system refuses memory."""
@@ -64,7 +64,10 @@ def _run(
     optimizer = MuonAdamW(model, planned.hyperparameters)
     batches = TrainingBatches(dataset.rows("train"), request.seed, device.torch_device)
     clock = _clock(request, planned, device)
-    training = train(model, optimizer, batches, planned, clock, device, report)
+    estimates = Estimates(
+        preset.estimates_at, lambda: bits_per_byte(model, dataset, Split.SEARCH.value, preset.estimate_tokens, device)
+    )
+    training = train(model, optimizer, batches, planned, clock, device, report, estimates)
 
     evaluation_began = time.perf_counter()
     report(
@@ -85,6 +88,7 @@ def _run(
     side_metrics = {
         **_training_metrics(training, planned, device),
         "evaluation_seconds": ended - evaluation_began,
+        "estimate_seconds": training.estimate_seconds,
         "total_seconds": ended - began,
         "peak_memory_mb": device.peak_memory_mb(),
     }

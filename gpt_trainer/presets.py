@@ -33,8 +33,12 @@ class Preset:
     """Named training budgets in seconds of the preset's clock; ``full`` is the default."""
     evaluation_tokens: int
     """Validation tokens of a measurement, always the same ones."""
+    estimate_tokens: int
+    """Validation tokens of an estimate on the way: the first ones of a measurement."""
     hyperparameters: Mapping[str, int | str] = field(default_factory=dict)
     """What differs from the published script."""
+    estimates_at: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Shares of the budget after which the metric is estimated; empty for never."""
 
 
 PRESETS: Mapping[str, Preset] = {
@@ -48,6 +52,7 @@ PRESETS: Mapping[str, Preset] = {
             corpus=STANDARD_LIBRARY,
             budgets={"short": 4.0, "full": 8.0, "long": 16.0},
             evaluation_tokens=384 * 128,
+            estimate_tokens=32 * 128,
             hyperparameters={
                 "DEPTH": 2,
                 "ASPECT_RATIO": 32,
@@ -64,6 +69,7 @@ PRESETS: Mapping[str, Preset] = {
             corpus=STANDARD_LIBRARY,
             budgets={"short": 60.0, "full": 300.0},
             evaluation_tokens=256 * 512,
+            estimate_tokens=32 * 512,
             hyperparameters={
                 "DEPTH": 4,
                 "ASPECT_RATIO": 64,
@@ -80,6 +86,7 @@ PRESETS: Mapping[str, Preset] = {
             corpus=CLIMBMIX,
             budgets={"short": 60.0, "full": 300.0},
             evaluation_tokens=40 * 2**19,
+            estimate_tokens=2**19,
         ),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -167,15 +168,18 @@ def _fraction(value: float) -> float:
 
 
 def _progress(event: Progress, elapsed: float) -> task_pb2.EvaluationProgress:
+    metrics = {
+        "train_loss": event.train_loss,
+        "tokens": float(event.tokens),
+        "clock_seconds": event.clock_seconds,
+        "training_wall_seconds": event.wall_seconds,
+    }
+    if event.val_bpb_estimate is not None and math.isfinite(event.val_bpb_estimate):
+        metrics["val_bpb_estimate"] = event.val_bpb_estimate
     return task_pb2.EvaluationProgress(
         fraction=event.fraction,
         step=event.step,
-        metrics={
-            "train_loss": event.train_loss,
-            "tokens": float(event.tokens),
-            "clock_seconds": event.clock_seconds,
-            "training_wall_seconds": event.wall_seconds,
-        },
+        metrics=metrics,
         phase=event.phase,
         elapsed=translate.duration_to_proto(elapsed),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -41,7 +41,22 @@ class Training:
     """Smoothed loss of the last steps, nats a token."""
     clock_seconds: float
     wall_seconds: float
+    """Of training alone: estimates on the way are left out."""
+    estimate_seconds: float
+    """Wall-clock time of all estimates together."""
     epochs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """Cheap looks at the metric on the way. They cost no budget and leave no trace in the training."""
+
+    at: Sequence[float] = ()
+    """Shares of the budget after which to look, ascending."""
+    measure: Callable[[], float] = lambda: math.nan
+
+
+NO_ESTIMATES = Estimates()
 
 
 def train(
@@ -52,13 +67,14 @@ def train(
     clock: Clock,
     device: Device,
     report: Callable[[Progress], None],
+    estimates: Estimates = NO_ESTIMATES,
 ) -> Training:
     """Train ``model`` until ``clock`` affords no further step. Raises :class:`DivergenceError`."""
     h = plan.hyperparameters
     limit = EXPLOSION * math.log(plan.architecture.vocabulary)
     loss_of = model.fused_loss if device.is_cpu else model.loss
     began = reported = time.perf_counter()
-    step, smoothed = 0, 0.0
+    step, smoothed, estimating, due = 0, 0.0, 0.0, list(estimates.at)
     gc.collect()
     gc.disable()  # a collection in the middle of a step would be charged to it
     try:
@@ -74,18 +90,24 @@ def train(
                     f"training loss {loss:.4g} at step {step}: not finite or above {limit:.3g} (twice ln(vocabulary))"
                 )
             smoothed = LOSS_SMOOTHING * smoothed + (1 - LOSS_SMOOTHING) * loss
-            now = time.perf_counter()
-            if now - reported >= REPORT_INTERVAL or step == 1:
+            fraction, now = min(clock.spent / clock.budget, 1.0), time.perf_counter()
+            trained, estimate = now - began - estimating, None
+            if due and fraction >= due[0]:
+                due = [share for share in due if share > fraction]
+                estimate = estimates.measure()
+                estimating += time.perf_counter() - now
+            if now - reported >= REPORT_INTERVAL or step == 1 or estimate is not None:
                 reported = now
                 report(
                     Progress(
                         phase="training",
-                        fraction=min(clock.spent / clock.budget, 1.0),
+                        fraction=fraction,
                         step=step,
                         tokens=step * h.total_batch_size,
                         train_loss=smoothed / (1 - LOSS_SMOOTHING**step),
                         clock_seconds=clock.spent,
-                        wall_seconds=now - began,
+                        wall_seconds=trained,
+                        val_bpb_estimate=estimate,
                     )
                 )
     finally:
@@ -95,7 +117,8 @@ def train(
         tokens=step * h.total_batch_size,
         train_loss=smoothed / (1 - LOSS_SMOOTHING**step),
         clock_seconds=clock.spent,
-        wall_seconds=time.perf_counter() - began,
+        wall_seconds=time.perf_counter() - began - estimating,
+        estimate_seconds=estimating,
         epochs=batches.epoch,
     )
 

@@ -63,6 +63,8 @@ class Progress:
     """Smoothed training loss in nats a token."""
     clock_seconds: float
     wall_seconds: float
+    val_bpb_estimate: float | None = None
+    """The metric on a small fixed part of its text, now and then; no result, but comparable between trials."""
 
 
 @dataclass(frozen=True, slots=True)

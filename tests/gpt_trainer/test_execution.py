@@ -19,7 +19,7 @@ from gpt_trainer.execution import execute
 from gpt_trainer.hyperparameters import Hyperparameters, check
 from gpt_trainer.model import GPT
 from gpt_trainer.presets import Preset
-from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult
+from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult, plan
 from service_kit.parameters import Outcome, Split, Value
 
 EXPLODING: dict[str, Value] = {"MATRIX_LR": 1.0, "EMBEDDING_LR": 10.0, "UNEMBEDDING_LR": 1.0, "SCALAR_LR": 10.0}
@@ -126,6 +126,28 @@ def test_the_wall_clock_stops_training_too(quick: Preset, dataset: Dataset, cpu:
     assert result.outcome is Outcome.SUCCEEDED
     assert result.side_metrics["training_seconds"] >= 0.3
     assert result.identity["clock"] == "wall"
+
+
+def test_estimates_come_at_fixed_shares_of_the_budget_and_change_no_result(
+    quick: Preset, dataset: Dataset, cpu: Device
+) -> None:
+    seen: list[Progress] = []
+    request = TrialRequest({"TOTAL_BATCH_SIZE": 2**12}, 0, 0.8)
+    looked = execute(quick, dataset, cpu, request, seen.append)
+    blind = execute(dataclasses.replace(quick, estimates_at=()), dataset, cpu, request, lambda _: None)
+    assert looked.val_bpb == blind.val_bpb
+    assert looked.side_metrics["num_steps"] == blind.side_metrics["num_steps"]
+    assert looked.side_metrics["estimate_seconds"] > blind.side_metrics["estimate_seconds"] == 0
+    step = plan(quick, request).step_seconds / request.budget
+    estimated = [progress for progress in seen if progress.val_bpb_estimate is not None]
+    assert [progress.phase for progress in estimated] == ["training"] * 3
+    for progress, share in zip(estimated, quick.estimates_at, strict=True):
+        assert share <= progress.fraction < share + step
+    first, *_, last = (progress.val_bpb_estimate for progress in estimated)
+    assert first is not None
+    assert last is not None
+    assert looked.val_bpb is not None
+    assert first > last > looked.val_bpb - 0.3
 
 
 @pytest.mark.long
