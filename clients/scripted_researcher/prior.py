@@ -92,7 +92,8 @@ def _candidates(state: SearchState) -> Iterator[tuple[Configuration, str]]:
         changes = _change(state, (name, towards), 1, rules)
         if changes is not None and changes not in tried:
             yield changes, f"the prompt suggests to {towards} {name}"
-    order = [move for move in round_of(state) if suggestions.allows(*move)]
+    refused = set(_refused_moves(state))
+    order = [move for move in round_of(state) if suggestions.allows(*move) and move not in refused]
     if order:
         asked = sum(trial.origin == "model" for trial in state.trials)
         start = asked % len(order)
@@ -100,6 +101,17 @@ def _candidates(state: SearchState) -> Iterator[tuple[Configuration, str]]:
             if changes := _preferred(state, move, rules, tried):
                 yield changes, _WHY[move[1]].format(name=move[0])
     yield from _leftovers(state, suggestions, rules)
+
+
+def _refused_moves(state: SearchState) -> Iterator[Move]:
+    """What was refused just now, as moves: who is told that a direction is barred tries another one."""
+    for changes in state.refused:
+        for name, value in changes.items():
+            parameter, old = state.parameters.get(name), state.incumbent.get(name)
+            if parameter is None or not ordered(parameter):
+                yield name, OTHER
+            elif isinstance(value, int | float) and isinstance(old, int | float):
+                yield name, UP if value > old else DOWN
 
 
 def _preferred(
