@@ -30,7 +30,7 @@ class Task:
     def __init__(self, name: str, address: str) -> None:
         self.name = name
         self.address = address
-        options = [*MESSAGE_LIMITS, ("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000)]
+        options = [*MESSAGE_LIMITS, ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._stub = task_pb2_grpc.TaskServiceStub(self._channel)
 
