@@ -11,15 +11,12 @@ from clients import wording
 from clients.history import short
 from clients.searching import Search
 
-_QUIET = {"", "waits for the next checkpoint", "waiting for the first checkpoint"}
-
 
 class LineView:
     """Writes lines about any number of searches; with more than one, each line begins with the search's title."""
 
     def __init__(self, write: Callable[[str], None], *, several: bool = False) -> None:
         self._write, self._several = write, several
-        self._activity: dict[str, str] = {}
 
     def __call__(self, search: Search, event: trace_pb2.TraceEvent | outer_pb2.CampaignEvent) -> None:
         """Take note of an event that the search has taken already."""
@@ -27,17 +24,26 @@ class LineView:
             kind = event.WhichOneof("event") or ""
             line = _LINES[kind](search, getattr(event, kind)) if kind in _LINES else ""
         else:
-            line = self._outer_line(search)
+            line = _outer_line(event)
         if line:
             prefix = f"{search.title}: " if self._several else ""
             self._write(prefix + line)
 
-    def _outer_line(self, search: Search) -> str:
-        activity = search.outer.activity
-        if activity in _QUIET or self._activity.get(search.run) == activity:
-            return ""
-        self._activity[search.run] = activity
-        return f"outer loop: {activity}"
+
+def _outer_line(event: outer_pb2.CampaignEvent) -> str:
+    """What the outer loop's own remarks on the trace leave out."""
+    match event.WhichOneof("event"):
+        case "mechanism_judged" if event.mechanism_judged.report.verdict == trace_pb2.GATE_VERDICT_REJECTED:
+            judged = event.mechanism_judged
+            findings = "; ".join(finding.message for finding in judged.report.findings)
+            return f"outer loop: the gate rejected attempt {judged.attempt}: {findings}"
+        case "campaign_state_changed" if event.campaign_state_changed.to_state != outer_pb2.CAMPAIGN_STATE_ACTIVE:
+            changed = event.campaign_state_changed
+            state = wording.member(outer_pb2.CampaignState.Name(changed.to_state), "CAMPAIGN_STATE_")
+            return f"outer loop {state}: {changed.reason}"
+        case "cycle_finished" if event.cycle_finished.error:
+            return f"outer loop: cycle {event.cycle_finished.cycle} failed: {event.cycle_finished.error}"
+    return ""
 
 
 def decided_line(search: Search, number: int) -> str:
@@ -47,7 +53,7 @@ def decided_line(search: Search, number: int) -> str:
     base = trace.trials.get(trace.bases.get(number, -1))
     what = ", ".join(wording.changes(trial, base)) or "baseline"
     by = f" [{', '.join(trial.changed_by)}]" if trial.changed_by else ""
-    left = f"{number:>3}/{trace.spec.max_trials}  {wording.status(trial):<11}"
+    left = f"{trace.decided:>3}/{trace.spec.max_trials}  {wording.status(trial):<11}"
     measured = wording.metric(trial.metric if trial.HasField("metric") else None)
     return f"{left} {measured:>9}  best {wording.metric(trace.best_metric)}  {what}{by}"
 
@@ -58,7 +64,7 @@ def _decided(search: Search, what: trace_pb2.TrialDecided) -> str:
 
 def _rejected(search: Search, what: trace_pb2.TrialRejected) -> str:
     by = f" by {what.mechanism}" if what.mechanism else ""
-    return f"{what.number:>3}/{search.trace.spec.max_trials}  refused{by}: {what.reason}"
+    return f"        refused{by}: {what.reason}"
 
 
 def _state(search: Search, what: trace_pb2.RunStateChanged) -> str:

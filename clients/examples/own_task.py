@@ -1,16 +1,16 @@
-"""A task of your own: anything measurable, served by three RPCs. Here, where to put three wells among five villages.
+"""A task of your own: anything measurable, served by three RPCs. Here, when and how much a shop should order.
 
     .venv/bin/python clients/examples/own_task.py --listen 127.0.0.1:7500
     .venv/bin/bilevel run --local --task own --serve-task own=127.0.0.1:7500 --trials 20
 
-Replace SPACE and `walk`. Nothing here but the generated code of the protocol is needed (any language does);
+Replace SPACE and `cost_of`. Nothing here but the generated code of the protocol is needed (any language does);
 `service_kit` contributes the server and the typed parameters.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import random
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,40 +18,56 @@ from typing import Any
 import grpc
 from bilevel.v1 import common_pb2, task_pb2, task_pb2_grpc
 
-from service_kit.parameters import Configuration, InvalidConfiguration, Kind, Parameter, ParameterSpace
+from service_kit.parameters import InvalidConfiguration, Kind, Parameter, ParameterSpace, Scale, Value
 from service_kit.server import ServerSettings, run, serve
 from service_kit.translate import configuration_from_proto, duration_to_proto, space_to_proto
 
-VILLAGES = ((1.0, 1.0), (2.0, 8.0), (6.0, 4.5), (8.5, 9.0), (9.0, 1.5))
-"""Where people live, in kilometres."""
+DAYS = 2000
+"""Length of a simulation."""
 
 SPACE = ParameterSpace(
-    tuple(
-        Parameter(f"WELL_{n}_{axis}", Kind.REAL, 5.0, f"{axis} of well {n}, km", minimum=0.0, maximum=10.0, step=0.5)
-        for n in (1, 2, 3)
-        for axis in ("X", "Y")
+    (
+        Parameter("ORDER_SIZE", Kind.INTEGER, 1024, "Units in one order.", minimum=8, maximum=8192, scale=Scale.LOG2),
+        Parameter("REORDER_LEVEL", Kind.INTEGER, 80, "Order when no more units are left.", minimum=0, maximum=400),
+        Parameter("REVIEW_DAYS", Kind.INTEGER, 1, "Days between two looks at the shelf.", minimum=1, maximum=14),
     )
-)  # fmt: skip
+)
 
 
-def walk(configuration: Configuration) -> float:
-    """Mean way from a village to its nearest well, in kilometres."""
-    wells = [(float(configuration[f"WELL_{n}_X"]), float(configuration[f"WELL_{n}_Y"])) for n in (1, 2, 3)]  # type: ignore[arg-type]
-    return sum(min(math.dist(village, well) for well in wells) for village in VILLAGES) / len(VILLAGES)
+def cost_of(configuration: dict[str, Value], seed: int) -> float:
+    """Mean cost a day of a shop that sells about 20 units a day and waits three days for an order.
+
+    An order costs 30, a unit on the shelf 0.02 a day, a lost sale 2, a look at the shelf 0.5.
+    """
+    size, level, review = (int(configuration[parameter.name]) for parameter in SPACE.parameters)  # type: ignore[arg-type]
+    rng, stock, cost = random.Random(seed), size, 0.0  # noqa: S311 (customers keep no secrets)
+    arriving: dict[int, int] = {}
+    for day in range(DAYS):
+        stock += arriving.pop(day, 0)
+        wanted = round(rng.gauss(20, 6))
+        cost += 2.0 * max(0, wanted - stock)
+        stock = max(0, stock - max(0, wanted))
+        if day % review == 0:
+            cost += 0.5
+            if stock <= level and not arriving:
+                arriving[day + 3], cost = size, cost + 30.0
+        cost += 0.02 * stock
+    return cost / DAYS
 
 
-class Wells(task_pb2_grpc.TaskServiceServicer):
+class Shop(task_pb2_grpc.TaskServiceServicer):
     async def Describe(self, request: task_pb2.DescribeRequest, context: Any) -> task_pb2.DescribeResponse:
         description = task_pb2.TaskDescription(
-            name="wells",
-            title="Three wells for five villages",
-            documentation="Place three wells so that the mean way from a village to its nearest well is short.",
+            name="shop",
+            title="When and how much a shop should order",
+            documentation=(cost_of.__doc__ or "").strip(),
             space=space_to_proto(SPACE),
-            objective=common_pb2.Objective(metric="walk", unit="km", direction=common_pb2.DIRECTION_MINIMIZE),
+            objective=common_pb2.Objective(metric="cost", unit="a day", direction=common_pb2.DIRECTION_MINIMIZE),
             budget=duration_to_proto(1.0),
-            budget_clock="none: an evaluation is exact",
+            budget_clock="none: every evaluation simulates the same number of days",
             capacity=4,
             hard_limit=duration_to_proto(30.0),
+            has_held_out_split=True,
             deterministic=True,
         )
         return task_pb2.DescribeResponse(task=description)
@@ -70,13 +86,15 @@ class Wells(task_pb2_grpc.TaskServiceServicer):
         self, request: task_pb2.EvaluateRequest, context: Any
     ) -> AsyncIterator[task_pb2.EvaluateResponse]:
         configuration = SPACE.validate(configuration_from_proto(request.configuration))
-        yield task_pb2.EvaluateResponse(progress=task_pb2.EvaluationProgress(fraction=0.5, step=1, phase="measuring"))
-        result = task_pb2.EvaluationResult(outcome=common_pb2.OUTCOME_SUCCEEDED, metric=walk(configuration))
+        yield task_pb2.EvaluateResponse(progress=task_pb2.EvaluationProgress(fraction=0.5, step=1, phase="simulating"))
+        # Other customers than the search has seen: another stream of random numbers.
+        seed = request.seed + (2**32 if request.split == common_pb2.SPLIT_HELD_OUT else 0)
+        result = task_pb2.EvaluationResult(outcome=common_pb2.OUTCOME_SUCCEEDED, metric=cost_of(configuration, seed))
         yield task_pb2.EvaluateResponse(result=result)
 
 
 def register(server: grpc.aio.Server) -> Iterable[str]:
-    task_pb2_grpc.add_TaskServiceServicer_to_server(Wells(), server)
+    task_pb2_grpc.add_TaskServiceServicer_to_server(Shop(), server)
     return [task_pb2.DESCRIPTOR.services_by_name["TaskService"].full_name]
 
 
@@ -85,4 +103,4 @@ if __name__ == "__main__":
     parser.add_argument("--listen", default="127.0.0.1:7500", help="HOST:PORT; port 0 takes any free one")
     parser.add_argument("--address-file", type=Path, help="file that receives the bound address")
     options = parser.parse_args()
-    run(serve(register, ServerSettings(options.listen, options.address_file), name="wells"))
+    run(serve(register, ServerSettings(options.listen, options.address_file), name="shop"))

@@ -21,7 +21,7 @@ class Interrupted(inner_pb2_grpc.InnerLoopServiceServicer):
         self.portion, self.skip, self.silent, self.code = portion, skip, silent, code
         self.asked: list[int] = []
 
-    async def WatchTrace(self, request: inner_pb2.WatchTraceRequest, context: Any) -> AsyncIterator[Any]:
+    async def WatchTrace(self, request: inner_pb2.WatchTraceRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.asked.append(request.after_sequence)
         if request.run != "runs/one":
             raise NotFound("run", request.run)

@@ -43,7 +43,7 @@ def example(services: Services, name: str, *arguments: str) -> str:
 def finished(services: Services) -> dict:
     """Summary of a finished run."""
     done = services.bilevel(
-        "run", "--task", "own", "--levels", "1", "--trials", "6", "--confirm", "2", "--name", "six wells", "--json"
+        "run", "--task", "own", "--levels", "1", "--trials", "6", "--confirm", "2", "--name", "the shop", "--json"
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -89,18 +89,18 @@ def test_runs_are_listed_newest_first(services: Services, finished: dict) -> Non
     assert finished["run"] in [run["name"] for run in listed]
     times = [run["create_time"] for run in listed]
     assert times == sorted(times, reverse=True)
-    assert "six wells" in services.bilevel("runs").stdout
+    assert "the shop" in services.bilevel("runs").stdout
 
 
 def test_a_run_starts_where_it_is_told(services: Services) -> None:
     done = services.bilevel(
         *("run", "--task", "own", "--levels", "1", "--trials", "1", "--confirm", "0"),
-        *("--set", "WELL_1_X=1", "--set", "WELL_1_Y=1.5", "--json"),
+        *("--set", "ORDER_SIZE=2**9", "--set", "REVIEW_DAYS=2", "--json"),
     )
     events = services.bilevel("watch", json.loads(done.stdout)["run"], "--json").stdout.splitlines()
     baseline = next(json.loads(e)["trial_proposed"]["trial"] for e in events if "trial_proposed" in e)
-    assert baseline["configuration"]["values"]["WELL_1_X"]["double_value"] == 1.0
-    assert baseline["configuration"]["values"]["WELL_1_Y"]["double_value"] == 1.5
+    assert baseline["configuration"]["values"]["ORDER_SIZE"]["int_value"] == "512"
+    assert baseline["configuration"]["values"]["REVIEW_DAYS"]["int_value"] == "2"
 
 
 def test_a_report_has_every_file(services: Services, finished: dict) -> None:
@@ -109,9 +109,9 @@ def test_a_report_has_every_file(services: Services, finished: dict) -> None:
     folder = services.user.folder / "report"
     assert {path.name for path in folder.iterdir()} == {"report.html", "best_so_far.png", "results.tsv", "run.json"}
     page = (folder / "report.html").read_text()
-    assert "six wells" in page
+    assert "the shop" in page
     assert "The scripted researcher answered here" in page
-    assert (folder / "results.tsv").read_text().startswith("commit\twalk\tmemory_gb\tstatus\tdescription\n")
+    assert (folder / "results.tsv").read_text().startswith("commit\tcost\tmemory_gb\tstatus\tdescription\n")
     assert json.loads((folder / "run.json").read_text())["summary"]["trials"] == 6
 
 
@@ -173,7 +173,7 @@ def test_a_run_is_paused_resumed_and_cancelled(services: Services) -> None:
 def test_a_run_is_driven_by_hand(services: Services) -> None:
     output = example(services, "drive_by_hand.py", "--task", "own", "--trials", "2")
     assert "trial 0: the starting configuration" in output
-    assert "best walk: " in output
+    assert "best cost: " in output
 
 
 def test_a_trace_is_read_from_any_number_on(services: Services, finished: dict) -> None:

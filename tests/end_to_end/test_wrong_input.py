@@ -43,10 +43,10 @@ def refusing_endpoint() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ((*RUN, "--set", "WELL_9_X=3"), 2, "WELL_9_X: is not a parameter; did you mean WELL_"),
-        ((*RUN, "--set", "WELL_1_X=11"), 2, "WELL_1_X: must be a number from 0 to 10"),
-        ((*RUN, "--set", "WELL_1_X=far"), 2, "WELL_1_X: must be a number from 0 to 10"),
-        ((*RUN, "--set", "WELL_1_X"), 2, "--set: must be NAME=VALUE"),
+        ((*RUN, "--set", "ORDER_SIZ=3"), 2, "ORDER_SIZ: is not a parameter; did you mean ORDER_SIZE?"),
+        ((*RUN, "--set", "ORDER_SIZE=9000"), 2, "ORDER_SIZE: must be an integer from 8 to 8192"),
+        ((*RUN, "--set", "ORDER_SIZE=far"), 2, "ORDER_SIZE: must be an integer from 8 to 8192"),
+        ((*RUN, "--set", "ORDER_SIZE"), 2, "--set: must be NAME=VALUE"),
         (("run", "--task", "nosuch", "--levels", "1"), 1, "task 'nosuch' does not exist"),
         ((*RUN[:3], "--levels", "2"), 2, "--levels: must be 1, 1,1.5, 1,2 or 1,1.5,2; got '2'"),
         ((*RUN, "--trials", "0"), 2, "'--trials': Input should be greater than or equal to 1"),
