@@ -112,6 +112,9 @@ class Supervisor:
         """Follow the run's trace to its end."""
         if campaign.cycle is not None:
             campaign = await self._cycles.go_on(campaign)
+        elif campaign.policy.mode is Mode.SYNCHRONOUS and campaign.acted:
+            # A cycle that was cut off may have left the run at its checkpoint.
+            await self._cycles.let_go_on(campaign.run, max(campaign.acted.values()))
         checkpoint: TraceMoment | None = None
         async for moment in self._inner.watch(campaign.run, campaign.run_sequence):
             if moment.kind == "checkpoint_reached":

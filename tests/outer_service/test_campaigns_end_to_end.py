@@ -1,0 +1,191 @@
+"""Campaigns over real sockets: a real inner service, the real scripted researcher, and an outer service each."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from bilevel.v1 import outer_pb2 as pb
+from bilevel.v1 import trace_pb2
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+BOTH = [pb.LEVEL_CONFIGURATION, pb.LEVEL_MECHANISM]
+
+
+def kinds(events: list[Any]) -> list[str]:
+    return [event.WhichOneof("event") for event in events]
+
+
+def of_kind(events: list[Any], kind: str) -> list[Any]:
+    return [getattr(event, kind) for event in events if event.WhichOneof("event") == kind]
+
+
+async def test_a_bilevel_run_gets_a_mechanism_that_changes_its_course(
+    services: Any, outer_service: Callable[..., Any]
+) -> None:
+    run = await services.run(trials=20)
+    async with outer_service("whole") as outer:
+        campaign = await outer.campaign(run, levels=BOTH)
+        await services.start(run)
+        ended = await services.ended(run)
+        events = await outer.events(campaign.name)
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert kinds(events) == [
+            "campaign_created",
+            *("cycle_started", "analysis_finished", "cycle_finished"),
+            *("cycle_started", "analysis_finished", "research_started"),
+            *["round_finished"] * 4,
+            *("mechanism_judged", "research_finished", "cycle_finished"),
+            *("cycle_started", "analysis_finished", "cycle_finished"),
+            *("verdict_reached", "campaign_state_changed"),
+        ]
+        assert not [cycle.error for cycle in of_kind(events, "cycle_finished") if cycle.error]
+        assert ended.best_metric == pytest.approx(2.0)
+        assert ended.decided_trials == 20
+
+        second = of_kind(events, "analysis_finished")[1]
+        assert [entry.parameter for entry in second.freeze] == ["WEIGHT_DECAY"]
+        assert second.applied
+        assert "WEIGHT_DECAY" in ended.search_config.frozen
+
+        [mechanism] = await services.mechanisms(run)
+        assert mechanism.author == "scripted researcher"
+        assert mechanism.effect.changed_decisions >= 2
+        [verdict] = of_kind(events, "verdict_reached")
+        assert verdict.verdict == pb.VERDICT_KEEP
+        assert verdict.effect.kept_trials == 2
+        assert verdict.gain_during > verdict.gain_before
+
+        trace = await services.trace(run)
+        said = [event.remarked.text for event in trace if event.WhichOneof("event") == "remarked"]
+        assert [
+            text for text in said if text in [f"level 2: {r}" for r in ("explore", "critique", "specify", "generate")]
+        ]
+        assert any(text.startswith("level 2: installed opposite-direction") for text in said)
+
+        final = (await outer.stub.GetCampaign(pb.GetCampaignRequest(name=campaign.name))).campaign
+        assert (final.state, final.scripted, final.cycles) == (pb.CAMPAIGN_STATE_FINISHED, True, 3)
+        assert final.usage.calls == 7
+        assert final.installed_mechanisms == 1
+
+        listed = await outer.stub.ListResearchSessions(pb.ListResearchSessionsRequest(parent=campaign.name))
+        [session] = listed.sessions
+        assert session.outcome == pb.RESEARCH_OUTCOME_INSTALLED
+        rounds = [turn.round for turn in session.turns]
+        assert rounds == [1, 2, 3, 4]
+        assert all(turn.scripted and turn.prompt and turn.answer for turn in session.turns)
+        assert len(session.reports) == 1
+
+        page = await outer.stub.ListLibraryEntries(pb.ListLibraryEntriesRequest())
+        [entry] = page.entries
+        assert entry.source == mechanism.source
+        assert [v.mechanism for v in entry.verdicts] == [mechanism.name.rsplit("/", 1)[-1]]
+        same = await outer.stub.GetLibraryEntry(pb.GetLibraryEntryRequest(name=entry.name))
+        assert same.entry == entry
+
+
+async def test_a_watch_resumes_from_any_number(services: Any, outer_service: Callable[..., Any]) -> None:
+    run = await services.run(trials=5)
+    async with outer_service("resume") as outer:
+        campaign = await outer.campaign(run, levels=[pb.LEVEL_CONFIGURATION])
+        await services.start(run)
+        events = await outer.events(campaign.name)
+        for after in range(len(events) + 1):
+            request = pb.WatchCampaignRequest(campaign=campaign.name, after_sequence=after)
+            assert [item.event async for item in outer.stub.WatchCampaign(request)] == events[after:]
+
+
+async def test_a_concurrent_campaign_never_pauses_the_run(services: Any, outer_service: Callable[..., Any]) -> None:
+    run = await services.run(trials=24, checkpoint=0)
+    async with outer_service("concurrent") as outer:
+        campaign = await outer.campaign(run, levels=BOTH, mode=pb.CAMPAIGN_MODE_CONCURRENT)
+        await services.start(run)
+        events = await outer.events(campaign.name)
+        assert len(of_kind(events, "cycle_started")) >= 1
+        moves = [e.run_state_changed for e in await services.trace(run) if e.WhichOneof("event") == "run_state_changed"]
+        assert trace_pb2.RUN_STATE_PAUSED not in [move.to_state for move in moves]
+
+
+async def test_a_killed_outer_service_goes_on_where_it_was(
+    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+) -> None:
+    run = await services.run(trials=20)
+    model = {"OPENAI_BASE_URL": model_endpoint.address, "BILEVEL_MODEL": "test-model"}
+    candidate = {"name": "bold", "idea": "be bold"}
+    model_endpoint.answers = {"explore": [{"bottleneck": "b", "candidates": [candidate]}]}
+    model_endpoint.answers["critique"] = [{"choice": "none", "reason": "no"}]
+    model_endpoint.hold["critique"] = asyncio.Event()
+    async with outer_service("killed", model) as outer:
+        campaign = await outer.campaign(run, levels=[pb.LEVEL_MECHANISM])
+        await services.start(run)
+        seen = await outer.events(campaign.name, lambda event: event.WhichOneof("event") == "round_finished")
+        assert of_kind(seen, "round_finished")[0].turn.round == pb.RESEARCH_ROUND_EXPLORE
+        await outer.group.kill()
+    model_endpoint.hold.pop("critique").set()
+    async with outer_service("killed", model) as outer:
+        events = await outer.events(campaign.name)
+        ended = await services.ended(run)
+    assert ended.state == trace_pb2.RUN_STATE_FINISHED
+    asked = [purpose for purpose, _ in model_endpoint.asked]
+    assert asked.count("explore") == 1
+    sessions = of_kind(events, "research_finished")
+    assert [session.outcome for session in sessions] == [pb.RESEARCH_OUTCOME_NONE_CHOSEN]
+    assert kinds(events)[-1] == "campaign_state_changed"
+
+
+async def test_a_stopped_outer_service_ends_cleanly(services: Any, outer_service: Callable[..., Any]) -> None:
+    run = await services.run()
+    async with outer_service("stopped") as outer:
+        campaign = await outer.campaign(run, levels=BOTH)
+        assert await outer.group.terminate(grace=20) in (0, -signal.SIGTERM)
+    async with outer_service("stopped") as outer:
+        again = await outer.stub.GetCampaign(pb.GetCampaignRequest(name=campaign.name))
+        assert again.campaign.state == pb.CAMPAIGN_STATE_ACTIVE
+        await services.start(run)
+        await outer.events(campaign.name)
+    assert (await services.get(run)).state == trace_pb2.RUN_STATE_FINISHED
+
+
+async def test_the_noop_control_installs_what_changes_nothing(services: Any, outer_service: Callable[..., Any]) -> None:
+    run = await services.run(trials=20)
+    async with outer_service("noop") as outer:
+        campaign = await outer.campaign(run, levels=[pb.LEVEL_MECHANISM], control=pb.CONTROL_NOOP)
+        await services.start(run)
+        events = await outer.events(campaign.name)
+        [finished] = of_kind(events, "research_finished")
+        assert (finished.outcome, finished.mechanism) == (pb.RESEARCH_OUTCOME_INSTALLED, "noop-control")
+        assert not of_kind(events, "round_finished")
+        library = await outer.stub.ListLibraryEntries(pb.ListLibraryEntriesRequest())
+        assert not library.entries
+    [mechanism] = await services.mechanisms(run)
+    assert (mechanism.author, mechanism.effect.changed_decisions) == ("control", 0)
+    assert mechanism.state == trace_pb2.MECHANISM_STATE_ACTIVE
+
+
+async def test_a_paused_campaign_waves_the_run_through_its_checkpoints(
+    services: Any, outer_service: Callable[..., Any]
+) -> None:
+    run = await services.run(trials=15)
+    async with outer_service("paused") as outer:
+        campaign = await outer.campaign(run, levels=BOTH)
+        paused = await outer.stub.PauseCampaign(pb.PauseCampaignRequest(name=campaign.name, reason="lunch"))
+        assert paused.campaign.state_reason == "lunch"
+        await services.start(run)
+        events = await outer.events(campaign.name)
+    assert kinds(events) == ["campaign_created", "campaign_state_changed", "campaign_state_changed"]
+    assert (await services.get(run)).decided_trials == 15
+
+
+async def test_a_cancelled_campaign_lets_the_run_go_on(services: Any, outer_service: Callable[..., Any]) -> None:
+    run = await services.run(trials=15)
+    async with outer_service("cancelled") as outer:
+        campaign = await outer.campaign(run, levels=BOTH)
+        await services.start(run)
+        await outer.events(campaign.name, lambda event: event.WhichOneof("event") == "cycle_started")
+        await outer.stub.CancelCampaign(pb.CancelCampaignRequest(name=campaign.name, reason="enough"))
+        ended = await services.ended(run)
+        events = await outer.events(campaign.name)
+    assert ended.state == trace_pb2.RUN_STATE_FINISHED
+    assert events[-1].campaign_state_changed.reason == "enough"

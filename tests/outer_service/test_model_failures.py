@@ -1,0 +1,190 @@
+"""Answers of uneven quality and a model that fails: typed, stored, and never the end of the run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from bilevel.v1 import outer_pb2 as pb
+from bilevel.v1 import trace_pb2
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MECHANISM = [pb.LEVEL_MECHANISM]
+GOOD = '''class Mechanism:
+    """Bold: halves the batch."""
+
+    def __init__(self, space, settings, rng):
+        self.tried = []
+
+    def observe(self, trial):
+        self.tried.append(trial.configuration)
+
+    def propose(self, view, count):
+        value = view.incumbent.configuration["TOTAL_BATCH_SIZE"] // 2
+        changes = {"TOTAL_BATCH_SIZE": value}
+        if value < 2**12 or {**view.incumbent.configuration, **changes} in self.tried:
+            return []
+        return [Candidate(changes=changes, hypothesis="halve it")]
+'''
+BROKEN = "import os\n\nclass Mechanism:\n    def observe(self, trial):\n        os.remove('x')\n"
+INERT = 'class Mechanism:\n    """Idle."""\n\n    def veto(self, view, candidate):\n        return None\n'
+IDLE = {"observation": "nothing", "strategy": "", "guidance": ""}
+
+
+def of_kind(events: list[Any], kind: str) -> list[Any]:
+    return [getattr(event, kind) for event in events if event.WhichOneof("event") == kind]
+
+
+def dialogue(*sources: str, choice: str = "bold") -> dict[str, list[Any]]:
+    """Answers of a model that needs a while to answer properly."""
+    explored = {"bottleneck": "fixation", "candidates": [{"name": "bold", "idea": "halve"}], "chatter": 1}
+    first, *repairs = [{"mechanism_id": "Bold Move", "source": source} for source in sources] or [{}]
+    return {
+        "analyse": [IDLE],
+        "explore": ["I would rather talk about the weather.", f"Sure! Here it is:\n```json\n{_json(explored)}\n```"],
+        "critique": [{"choice": "something else"}, {"choice": choice, "reason": "it fits"}],
+        "specify": [{"name": "bold", "summary": "halve", "hooks": ["propose"], "behaviour": "halve the batch"}],
+        "generate": [first],
+        "repair": repairs or [first],
+    }
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+def using(endpoint: Any) -> dict[str, str]:
+    return {"OPENAI_BASE_URL": endpoint.address, "OPENAI_API_KEY": "a-key", "BILEVEL_MODEL": "test-model"}
+
+
+async def watched(services: Any, outer: Any, trials: int = 11, checkpoint: int = 10, **policy: Any) -> tuple[Any, str]:
+    run = await services.run(trials=trials, checkpoint=checkpoint)
+    campaign = await outer.campaign(run, **policy)
+    await services.start(run)
+    return await outer.events(campaign.name), run
+
+
+async def test_a_broken_mechanism_is_repaired_with_the_gates_report(
+    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+) -> None:
+    model_endpoint.answers = dialogue(BROKEN, INERT, GOOD)
+    async with outer_service("repaired", using(model_endpoint)) as outer:
+        events, run = await watched(services, outer, levels=MECHANISM)
+    judged = of_kind(events, "mechanism_judged")
+    verdicts = [report.report.verdict for report in judged]
+    assert verdicts == [trace_pb2.GATE_VERDICT_REJECTED] * 2 + [trace_pb2.GATE_VERDICT_ACCEPTED]
+    assert [report.attempt for report in judged] == [1, 2, 3]
+    repairs = [messages for purpose, messages in model_endpoint.asked if purpose == "repair"]
+    assert judged[0].report.text in repairs[0][-1]["content"]
+    assert judged[1].report.text in repairs[1][-1]["content"]
+    [finished] = of_kind(events, "research_finished")
+    assert (finished.outcome, finished.mechanism) == (pb.RESEARCH_OUTCOME_INSTALLED, "bold-move")
+    [mechanism] = await services.mechanisms(run)
+    assert (mechanism.author, mechanism.source) == ("test-model-1", GOOD)
+    critiques = [turn for turn in of_kind(events, "round_finished") if turn.turn.round == pb.RESEARCH_ROUND_CRITIQUE]
+    assert [message.role for message in critiques[0].turn.prompt][-2:] == ["assistant", "user"]
+    assert critiques[0].turn.usage.calls == 2
+    assert not any(turn.turn.scripted for turn in of_kind(events, "round_finished"))
+
+
+async def test_a_mechanism_that_stays_broken_is_given_up(
+    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+) -> None:
+    model_endpoint.answers = dialogue(BROKEN, BROKEN)
+    async with outer_service("given-up", using(model_endpoint)) as outer:
+        events, run = await watched(services, outer, levels=MECHANISM, repairs=1)
+    assert len(of_kind(events, "mechanism_judged")) == 2
+    [finished] = of_kind(events, "research_finished")
+    assert finished.outcome == pb.RESEARCH_OUTCOME_REJECTED
+    assert "rejected all 2 attempts" in finished.message
+    assert not await services.mechanisms(run)
+    assert [cycle.error for cycle in of_kind(events, "cycle_finished")] == [""]
+
+
+async def test_none_of_the_candidates_is_a_result(
+    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+) -> None:
+    model_endpoint.answers = dialogue(choice="none")
+    async with outer_service("none", using(model_endpoint)) as outer:
+        events, _ = await watched(services, outer, levels=MECHANISM)
+    [finished] = of_kind(events, "research_finished")
+    assert (finished.outcome, finished.message) == (pb.RESEARCH_OUTCOME_NONE_CHOSEN, "it fits")
+    assert len(of_kind(events, "round_finished")) == 2
+
+
+async def test_after_three_failures_the_campaign_pauses_and_the_run_goes_on(
+    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+) -> None:
+    model_endpoint.status = 503
+    async with outer_service("down", using(model_endpoint)) as outer:
+        run = await services.run(trials=12, checkpoint=2)
+        policy = {
+            "levels": [pb.LEVEL_CONFIGURATION, pb.LEVEL_MECHANISM],
+            "configuration_every": 2,
+            "mechanism_every": 4,
+        }
+        campaign = await outer.campaign(run, **policy)
+        await services.start(run)
+        events = await outer.events(campaign.name)
+    cycles = of_kind(events, "cycle_finished")
+    assert len(cycles) == 3
+    assert all("503" in cycle.error for cycle in cycles)
+    [paused, finished] = of_kind(events, "campaign_state_changed")
+    assert paused.to_state == pb.CAMPAIGN_STATE_PAUSED
+    assert paused.reason.startswith("3 failed cycles in a row, the last one: ")
+    assert finished.to_state == pb.CAMPAIGN_STATE_FINISHED
+    failed = of_kind(events, "analysis_finished")[0]
+    assert failed.turn.error
+    assert failed.turn.prompt
+    assert not failed.applied
+    assert (await services.get(run)).decided_trials == 12
+
+
+async def test_a_round_without_a_usable_answer_ends_the_session_and_is_stored(
+    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+) -> None:
+    model_endpoint.answers = {"explore": ["nonsense"]}
+    async with outer_service("nonsense", using(model_endpoint)) as outer:
+        events, _ = await watched(services, outer, levels=MECHANISM)
+    [round_] = of_kind(events, "round_finished")
+    assert round_.turn.answer == "nonsense"
+    assert "does not fit after 2 turns" in round_.turn.error
+    assert round_.turn.usage.prompt_tokens == 200
+    [finished] = of_kind(events, "research_finished")
+    assert finished.outcome == pb.RESEARCH_OUTCOME_MODEL_FAILED
+    assert "level 2: the model's explore answer" in of_kind(events, "cycle_finished")[0].error
+
+
+async def test_a_spent_budget_stops_research_and_not_the_run(
+    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+) -> None:
+    model_endpoint.answers = dialogue(GOOD)
+    async with outer_service("budget", using(model_endpoint)) as outer:
+        events, run = await watched(services, outer, trials=30, levels=MECHANISM, max_tokens=300)
+    [finished] = of_kind(events, "research_finished")
+    assert finished.outcome == pb.RESEARCH_OUTCOME_MODEL_FAILED
+    assert "stopped: the budget of 300 tokens is spent" in finished.message
+    assert [cycle.error for cycle in of_kind(events, "cycle_finished")] == [""]
+    assert "the run goes on without research" in of_kind(events, "campaign_state_changed")[0].reason
+    assert (await services.get(run)).decided_trials == 30
+
+
+async def test_room_is_made_for_a_new_mechanism(
+    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+) -> None:
+    other = GOOD.replace("Bold:", "Bolder:")
+    model_endpoint.answers = dialogue(GOOD)
+    model_endpoint.answers["generate"] = [
+        {"mechanism_id": "bold", "source": GOOD},
+        {"mechanism_id": "bold", "source": other},
+    ]
+    async with outer_service("room", using(model_endpoint)) as outer:
+        events, run = await watched(services, outer, trials=25, levels=MECHANISM, max_mechanisms=1, probation_trials=20)
+    assert [m.mechanism for m in of_kind(events, "research_finished")] == ["bold", "bold-2"]
+    verdict = of_kind(events, "verdict_reached")[0]
+    assert (verdict.mechanism, verdict.verdict) == ("bold", pb.VERDICT_RETIRE)
+    assert "makes room: at most 1 mechanisms" in verdict.reason
+    states = {m.name.rsplit("/", 1)[-1]: m.state for m in await services.mechanisms(run)}
+    assert states == {"bold": trace_pb2.MECHANISM_STATE_UNINSTALLED, "bold-2": trace_pb2.MECHANISM_STATE_ACTIVE}
