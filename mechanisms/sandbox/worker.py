@@ -60,16 +60,11 @@ class Session:
 
     def call(self, request: dict[str, Any]) -> Any:
         """Run one hook and return its answer as plain data."""
-        self._reseed()
         hook = request["hook"]
-        method = getattr(self.mechanism, hook)
         if hook == "observe":
-            trial = Trial(request["trial"])
-            self.history.append(trial)
-            self.by_number[trial.number] = trial
-            self.calls = 0
-            method(trial)
-            return state_digest(self.mechanism)
+            return self.observe(request)
+        self._reseed()
+        method = getattr(self.mechanism, hook)
         view = self._view(request["view"])
         match hook:
             case "prompt":
@@ -84,12 +79,20 @@ class Session:
                 answer = method(view, Candidate(**request["candidate"]))
         return plain(answer)
 
-    def remember(self, request: dict[str, Any]) -> None:
-        """Take in a decided trial when the mechanism does not observe."""
+    def observe(self, request: dict[str, Any]) -> str:
+        """Show it a decided trial; returns a digest of its state."""
+        trial = self.remember(request)
+        self._reseed()
+        self.mechanism.observe(trial)
+        return state_digest(self.mechanism)
+
+    def remember(self, request: dict[str, Any]) -> Trial:
+        """Take in a decided trial; all there is to do when the mechanism does not observe."""
         trial = Trial(request["trial"])
         self.history.append(trial)
         self.by_number[trial.number] = trial
         self.calls = 0
+        return trial
 
     def _reseed(self) -> None:
         # Drawn from what was observed, not from how often hooks were called before it: replaying the observations
