@@ -39,8 +39,8 @@ class DemoSettings:
             levels=(),
             title="level 1",
             confirmation_seeds=2 if self.short else 5,
-            configuration_every=3 if self.short else 5,
-            mechanism_every=6 if self.short else 10,
+            configuration_every=4 if self.short else 5,
+            mechanism_every=8 if self.short else 10,
         )
         return common, replace(common, levels=("1.5", "2"), title="bilevel")
 
@@ -116,9 +116,9 @@ def judge(records: tuple[RunRecord, RunRecord]) -> tuple[tuple[str, ...], tuple[
     elif summary.changed_decisions == 0:
         finding = "no generated mechanism changed a decision in the bilevel run"
     else:
-        changed = wording.count(summary.changed_decisions, "decision")
+        changed = wording.count(summary.changed_decisions, "changed decision")
         installed = wording.count(summary.mechanisms_installed, "generated mechanism")
-        remark = f"{installed} installed while the run went on; by the trace's events they changed {changed}"
+        remark = f"{installed} installed while the run went on; {changed} by the trace's own events"
         return tuple(problems), (remark,)
     if bilevel.scripted:
         return (*problems, finding), ()

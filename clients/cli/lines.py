@@ -30,6 +30,9 @@ class LineView:
             self._write(prefix + line)
 
 
+_EXPECTED = {outer_pb2.CAMPAIGN_STATE_ACTIVE, outer_pb2.CAMPAIGN_STATE_FINISHED}
+
+
 def _outer_line(event: outer_pb2.CampaignEvent) -> str:
     """What the outer loop's own remarks on the trace leave out."""
     match event.WhichOneof("event"):
@@ -37,7 +40,7 @@ def _outer_line(event: outer_pb2.CampaignEvent) -> str:
             judged = event.mechanism_judged
             findings = "; ".join(finding.message for finding in judged.report.findings)
             return f"outer loop: the gate rejected attempt {judged.attempt}: {findings}"
-        case "campaign_state_changed" if event.campaign_state_changed.to_state != outer_pb2.CAMPAIGN_STATE_ACTIVE:
+        case "campaign_state_changed" if event.campaign_state_changed.to_state not in _EXPECTED:
             changed = event.campaign_state_changed
             state = wording.member(outer_pb2.CampaignState.Name(changed.to_state), "CAMPAIGN_STATE_")
             return f"outer loop {state}: {changed.reason}"
