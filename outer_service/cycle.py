@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
 from outer_service import events, verdict
-from outer_service.analyst import analyse, request
+from outer_service.analyst import Advice, analyse, request
 from outer_service.campaign import (
     Campaign,
     CampaignState,
@@ -54,6 +55,7 @@ class Cycles:
         cycle = campaign.cycle
         assert cycle is not None
         error, counted = await self._work(campaign)
+        log.info("cycle finished", campaign=campaign.name, run=campaign.run, cycle=cycle.number, error=error)
         campaign = await self._store.campaign(campaign.id)
         if campaign.policy.mode is Mode.SYNCHRONOUS:
             await self.let_go_on(campaign.run, cycle.decided_trials)
@@ -148,31 +150,37 @@ class Cycles:
             raise
         left, run = advice.guarded, observation.run
         changes = bool(left.freeze or left.unfreeze) or _differs(run, left.strategy, left.guidance)
-        if changes:
-            await self._inner.update_config(
-                campaign.run,
-                freeze=left.freeze,
-                unfreeze=left.unfreeze,
-                strategy=left.strategy or None,
-                guidance=left.guidance or None,
-                author=f"level 1.5 ({advice.turn.model})",
-                expected_revision=run.config.revision,
-            )
-        await self._happens(
-            campaign.id,
-            events.AnalysisFinished(
-                advice.turn,
-                advice.observation,
-                left.freeze,
-                left.unfreeze,
-                left.strategy,
-                left.guidance,
-                left.refused,
-                changes,
-            ),
+        finished = events.AnalysisFinished(
+            advice.turn,
+            advice.observation,
+            left.freeze,
+            left.unfreeze,
+            left.strategy,
+            left.guidance,
+            left.refused,
+            applied=False,
         )
+        if changes:
+            try:
+                await self._apply(campaign, advice, run)
+            except RemoteError:
+                await self._happens(campaign.id, finished)  # the answer is kept, though it came to nothing
+                raise
+        await self._happens(campaign.id, replace(finished, applied=changes))
         frozen = ", ".join(entry.parameter for entry in left.freeze) or "nothing"
         await self._remark(campaign, f"level 1.5: froze {frozen}; strategy: {left.strategy or run.config.strategy}")
+
+    async def _apply(self, campaign: Campaign, advice: Advice, run: ObservedRun) -> None:
+        left = advice.guarded
+        await self._inner.update_config(
+            campaign.run,
+            freeze=left.freeze,
+            unfreeze=left.unfreeze,
+            strategy=left.strategy or None,
+            guidance=left.guidance or None,
+            author=f"level 1.5 ({advice.turn.model})",
+            expected_revision=run.config.revision,
+        )
 
     async def _research(self, campaign: Campaign, observation: Observation) -> None:
         session = Session(self._store, self._inner, self._model, lambda text: self._remark(campaign, text))

@@ -268,7 +268,22 @@ def outer_service(services: Services) -> Callable[..., Any]:
     return started
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def scripted_outer(outer_service: Callable[..., Any]) -> AsyncIterator[Outer]:
+    """An outer service that asks the scripted researcher."""
+    async with outer_service("scripted") as outer:
+        yield outer
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def model_endpoint() -> AsyncIterator[Endpoint]:
     async with endpoint() as served:
         yield served
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def outer(outer_service: Callable[..., Any], model_endpoint: Endpoint) -> AsyncIterator[Outer]:
+    """An outer service that asks the endpoint of the tests."""
+    model = {"OPENAI_BASE_URL": model_endpoint.address, "OPENAI_API_KEY": "a-key", "BILEVEL_MODEL": "test-model"}
+    async with outer_service("endpoint", model) as started:
+        yield started

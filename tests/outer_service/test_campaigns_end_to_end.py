@@ -22,90 +22,83 @@ def of_kind(events: list[Any], kind: str) -> list[Any]:
     return [getattr(event, kind) for event in events if event.WhichOneof("event") == kind]
 
 
-async def test_a_bilevel_run_gets_a_mechanism_that_changes_its_course(
-    services: Any, outer_service: Callable[..., Any]
-) -> None:
+async def test_a_bilevel_run_gets_a_mechanism_that_changes_its_course(services: Any, scripted_outer: Any) -> None:
     run = await services.run(trials=20)
-    async with outer_service("whole") as outer:
-        campaign = await outer.campaign(run, levels=BOTH)
-        await services.start(run)
-        ended = await services.ended(run)
-        events = await outer.events(campaign.name)
-        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
-        assert kinds(events) == [
-            "campaign_created",
-            *("cycle_started", "analysis_finished", "cycle_finished"),
-            *("cycle_started", "analysis_finished", "research_started"),
-            *["round_finished"] * 4,
-            *("mechanism_judged", "research_finished", "cycle_finished"),
-            *("cycle_started", "analysis_finished", "cycle_finished"),
-            *("verdict_reached", "campaign_state_changed"),
-        ]
-        assert not [cycle.error for cycle in of_kind(events, "cycle_finished") if cycle.error]
-        assert ended.best_metric == pytest.approx(2.0)
-        assert ended.decided_trials == 20
+    campaign = await scripted_outer.campaign(run, levels=BOTH)
+    await services.start(run)
+    ended = await services.ended(run)
+    events = await scripted_outer.events(campaign.name)
+    assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+    assert kinds(events) == [
+        "campaign_created",
+        *("cycle_started", "analysis_finished", "cycle_finished"),
+        *("cycle_started", "analysis_finished", "research_started"),
+        *["round_finished"] * 4,
+        *("mechanism_judged", "research_finished", "cycle_finished"),
+        *("cycle_started", "analysis_finished", "cycle_finished"),
+        *("verdict_reached", "campaign_state_changed"),
+    ]
+    assert not [cycle.error for cycle in of_kind(events, "cycle_finished") if cycle.error]
+    assert ended.best_metric == pytest.approx(2.0)
+    assert ended.decided_trials == 20
 
-        second = of_kind(events, "analysis_finished")[1]
-        assert [entry.parameter for entry in second.freeze] == ["WEIGHT_DECAY"]
-        assert second.applied
-        assert "WEIGHT_DECAY" in ended.search_config.frozen
+    second = of_kind(events, "analysis_finished")[1]
+    assert [entry.parameter for entry in second.freeze] == ["WEIGHT_DECAY"]
+    assert second.applied
+    assert "WEIGHT_DECAY" in ended.search_config.frozen
 
-        [mechanism] = await services.mechanisms(run)
-        assert mechanism.author == "scripted researcher"
-        assert mechanism.effect.changed_decisions >= 2
-        [verdict] = of_kind(events, "verdict_reached")
-        assert verdict.verdict == pb.VERDICT_KEEP
-        assert verdict.effect.kept_trials == 2
-        assert verdict.gain_during > verdict.gain_before
+    [mechanism] = await services.mechanisms(run)
+    assert mechanism.author == "scripted researcher"
+    assert mechanism.effect.changed_decisions >= 2
+    [verdict] = of_kind(events, "verdict_reached")
+    assert verdict.verdict == pb.VERDICT_KEEP
+    assert verdict.effect.kept_trials == 2
+    assert verdict.gain_during > verdict.gain_before
 
-        trace = await services.trace(run)
-        said = [event.remarked.text for event in trace if event.WhichOneof("event") == "remarked"]
-        assert [
-            text for text in said if text in [f"level 2: {r}" for r in ("explore", "critique", "specify", "generate")]
-        ]
-        assert any(text.startswith("level 2: installed opposite-direction") for text in said)
+    trace = await services.trace(run)
+    said = [event.remarked.text for event in trace if event.WhichOneof("event") == "remarked"]
+    assert [text for text in said if text in [f"level 2: {r}" for r in ("explore", "critique", "specify", "generate")]]
+    assert any(text.startswith("level 2: installed opposite-direction") for text in said)
 
-        final = (await outer.stub.GetCampaign(pb.GetCampaignRequest(name=campaign.name))).campaign
-        assert (final.state, final.scripted, final.cycles) == (pb.CAMPAIGN_STATE_FINISHED, True, 3)
-        assert final.usage.calls == 7
-        assert final.installed_mechanisms == 1
+    final = (await scripted_outer.stub.GetCampaign(pb.GetCampaignRequest(name=campaign.name))).campaign
+    assert (final.state, final.scripted, final.cycles) == (pb.CAMPAIGN_STATE_FINISHED, True, 3)
+    assert final.usage.calls == 7
+    assert final.installed_mechanisms == 1
 
-        listed = await outer.stub.ListResearchSessions(pb.ListResearchSessionsRequest(parent=campaign.name))
-        [session] = listed.sessions
-        assert session.outcome == pb.RESEARCH_OUTCOME_INSTALLED
-        rounds = [turn.round for turn in session.turns]
-        assert rounds == [1, 2, 3, 4]
-        assert all(turn.scripted and turn.prompt and turn.answer for turn in session.turns)
-        assert len(session.reports) == 1
+    listed = await scripted_outer.stub.ListResearchSessions(pb.ListResearchSessionsRequest(parent=campaign.name))
+    [session] = listed.sessions
+    assert session.outcome == pb.RESEARCH_OUTCOME_INSTALLED
+    rounds = [turn.round for turn in session.turns]
+    assert rounds == [1, 2, 3, 4]
+    assert all(turn.scripted and turn.prompt and turn.answer for turn in session.turns)
+    assert len(session.reports) == 1
 
-        page = await outer.stub.ListLibraryEntries(pb.ListLibraryEntriesRequest())
-        [entry] = page.entries
-        assert entry.source == mechanism.source
-        assert [v.mechanism for v in entry.verdicts] == [mechanism.name.rsplit("/", 1)[-1]]
-        same = await outer.stub.GetLibraryEntry(pb.GetLibraryEntryRequest(name=entry.name))
-        assert same.entry == entry
+    page = await scripted_outer.stub.ListLibraryEntries(pb.ListLibraryEntriesRequest())
+    [entry] = [entry for entry in page.entries if entry.name == f"libraryEntries/{mechanism.source_sha256}"]
+    assert entry.source == mechanism.source
+    assert entry.verdicts[-1].mechanism == mechanism.name.rsplit("/", 1)[-1]
+    same = await scripted_outer.stub.GetLibraryEntry(pb.GetLibraryEntryRequest(name=entry.name))
+    assert same.entry == entry
 
 
-async def test_a_watch_resumes_from_any_number(services: Any, outer_service: Callable[..., Any]) -> None:
+async def test_a_watch_resumes_from_any_number(services: Any, scripted_outer: Any) -> None:
     run = await services.run(trials=5)
-    async with outer_service("resume") as outer:
-        campaign = await outer.campaign(run, levels=[pb.LEVEL_CONFIGURATION])
-        await services.start(run)
-        events = await outer.events(campaign.name)
-        for after in range(len(events) + 1):
-            request = pb.WatchCampaignRequest(campaign=campaign.name, after_sequence=after)
-            assert [item.event async for item in outer.stub.WatchCampaign(request)] == events[after:]
+    campaign = await scripted_outer.campaign(run, levels=[pb.LEVEL_CONFIGURATION])
+    await services.start(run)
+    events = await scripted_outer.events(campaign.name)
+    for after in range(len(events) + 1):
+        request = pb.WatchCampaignRequest(campaign=campaign.name, after_sequence=after)
+        assert [item.event async for item in scripted_outer.stub.WatchCampaign(request)] == events[after:]
 
 
-async def test_a_concurrent_campaign_never_pauses_the_run(services: Any, outer_service: Callable[..., Any]) -> None:
+async def test_a_concurrent_campaign_never_pauses_the_run(services: Any, scripted_outer: Any) -> None:
     run = await services.run(trials=24, checkpoint=0)
-    async with outer_service("concurrent") as outer:
-        campaign = await outer.campaign(run, levels=BOTH, mode=pb.CAMPAIGN_MODE_CONCURRENT)
-        await services.start(run)
-        events = await outer.events(campaign.name)
-        assert len(of_kind(events, "cycle_started")) >= 1
-        moves = [e.run_state_changed for e in await services.trace(run) if e.WhichOneof("event") == "run_state_changed"]
-        assert trace_pb2.RUN_STATE_PAUSED not in [move.to_state for move in moves]
+    campaign = await scripted_outer.campaign(run, levels=BOTH, mode=pb.CAMPAIGN_MODE_CONCURRENT)
+    await services.start(run)
+    events = await scripted_outer.events(campaign.name)
+    assert len(of_kind(events, "cycle_started")) >= 1
+    moves = [e.run_state_changed for e in await services.trace(run) if e.WhichOneof("event") == "run_state_changed"]
+    assert trace_pb2.RUN_STATE_PAUSED not in [move.to_state for move in moves]
 
 
 async def test_a_killed_outer_service_goes_on_where_it_was(
@@ -148,44 +141,39 @@ async def test_a_stopped_outer_service_ends_cleanly(services: Any, outer_service
     assert (await services.get(run)).state == trace_pb2.RUN_STATE_FINISHED
 
 
-async def test_the_noop_control_installs_what_changes_nothing(services: Any, outer_service: Callable[..., Any]) -> None:
+async def test_the_noop_control_installs_what_changes_nothing(services: Any, scripted_outer: Any) -> None:
     run = await services.run(trials=20)
-    async with outer_service("noop") as outer:
-        campaign = await outer.campaign(run, levels=[pb.LEVEL_MECHANISM], control=pb.CONTROL_NOOP)
-        await services.start(run)
-        events = await outer.events(campaign.name)
-        [finished] = of_kind(events, "research_finished")
-        assert (finished.outcome, finished.mechanism) == (pb.RESEARCH_OUTCOME_INSTALLED, "noop-control")
-        assert not of_kind(events, "round_finished")
-        library = await outer.stub.ListLibraryEntries(pb.ListLibraryEntriesRequest())
-        assert not library.entries
+    campaign = await scripted_outer.campaign(run, levels=[pb.LEVEL_MECHANISM], control=pb.CONTROL_NOOP)
+    await services.start(run)
+    events = await scripted_outer.events(campaign.name)
+    [finished] = of_kind(events, "research_finished")
+    assert (finished.outcome, finished.mechanism) == (pb.RESEARCH_OUTCOME_INSTALLED, "noop-control")
+    assert not of_kind(events, "round_finished")
+    library = await scripted_outer.stub.ListLibraryEntries(pb.ListLibraryEntriesRequest())
+    assert finished.session not in [entry.session for entry in library.entries]
     [mechanism] = await services.mechanisms(run)
     assert (mechanism.author, mechanism.effect.changed_decisions) == ("control", 0)
     assert mechanism.state == trace_pb2.MECHANISM_STATE_ACTIVE
 
 
-async def test_a_paused_campaign_waves_the_run_through_its_checkpoints(
-    services: Any, outer_service: Callable[..., Any]
-) -> None:
+async def test_a_paused_campaign_waves_the_run_through_its_checkpoints(services: Any, scripted_outer: Any) -> None:
     run = await services.run(trials=15)
-    async with outer_service("paused") as outer:
-        campaign = await outer.campaign(run, levels=BOTH)
-        paused = await outer.stub.PauseCampaign(pb.PauseCampaignRequest(name=campaign.name, reason="lunch"))
-        assert paused.campaign.state_reason == "lunch"
-        await services.start(run)
-        events = await outer.events(campaign.name)
+    campaign = await scripted_outer.campaign(run, levels=BOTH)
+    paused = await scripted_outer.stub.PauseCampaign(pb.PauseCampaignRequest(name=campaign.name, reason="lunch"))
+    assert paused.campaign.state_reason == "lunch"
+    await services.start(run)
+    events = await scripted_outer.events(campaign.name)
     assert kinds(events) == ["campaign_created", "campaign_state_changed", "campaign_state_changed"]
     assert (await services.get(run)).decided_trials == 15
 
 
-async def test_a_cancelled_campaign_lets_the_run_go_on(services: Any, outer_service: Callable[..., Any]) -> None:
+async def test_a_cancelled_campaign_lets_the_run_go_on(services: Any, scripted_outer: Any) -> None:
     run = await services.run(trials=15)
-    async with outer_service("cancelled") as outer:
-        campaign = await outer.campaign(run, levels=BOTH)
-        await services.start(run)
-        await outer.events(campaign.name, lambda event: event.WhichOneof("event") == "cycle_started")
-        await outer.stub.CancelCampaign(pb.CancelCampaignRequest(name=campaign.name, reason="enough"))
-        ended = await services.ended(run)
-        events = await outer.events(campaign.name)
+    campaign = await scripted_outer.campaign(run, levels=BOTH)
+    await services.start(run)
+    await scripted_outer.events(campaign.name, lambda event: event.WhichOneof("event") == "cycle_started")
+    await scripted_outer.stub.CancelCampaign(pb.CancelCampaignRequest(name=campaign.name, reason="enough"))
+    ended = await services.ended(run)
+    events = await scripted_outer.events(campaign.name)
     assert ended.state == trace_pb2.RUN_STATE_FINISHED
     assert events[-1].campaign_state_changed.reason == "enough"

@@ -1,6 +1,5 @@
 """Answers of uneven quality and a model that fails: typed, stored, and never the end of the run."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -55,8 +54,9 @@ def _json(value: Any) -> str:
     return json.dumps(value)
 
 
-def using(endpoint: Any) -> dict[str, str]:
-    return {"OPENAI_BASE_URL": endpoint.address, "OPENAI_API_KEY": "a-key", "BILEVEL_MODEL": "test-model"}
+@pytest.fixture(autouse=True)
+def fresh(model_endpoint: Any) -> None:
+    model_endpoint.answers, model_endpoint.status, model_endpoint.asked = {}, 200, []
 
 
 async def watched(services: Any, outer: Any, trials: int = 11, checkpoint: int = 10, **policy: Any) -> tuple[Any, str]:
@@ -67,11 +67,10 @@ async def watched(services: Any, outer: Any, trials: int = 11, checkpoint: int =
 
 
 async def test_a_broken_mechanism_is_repaired_with_the_gates_report(
-    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+    services: Any, outer: Any, model_endpoint: Any
 ) -> None:
     model_endpoint.answers = dialogue(BROKEN, INERT, GOOD)
-    async with outer_service("repaired", using(model_endpoint)) as outer:
-        events, run = await watched(services, outer, levels=MECHANISM)
+    events, run = await watched(services, outer, levels=MECHANISM)
     judged = of_kind(events, "mechanism_judged")
     verdicts = [report.report.verdict for report in judged]
     assert verdicts == [trace_pb2.GATE_VERDICT_REJECTED] * 2 + [trace_pb2.GATE_VERDICT_ACCEPTED]
@@ -89,12 +88,9 @@ async def test_a_broken_mechanism_is_repaired_with_the_gates_report(
     assert not any(turn.turn.scripted for turn in of_kind(events, "round_finished"))
 
 
-async def test_a_mechanism_that_stays_broken_is_given_up(
-    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
-) -> None:
+async def test_a_mechanism_that_stays_broken_is_given_up(services: Any, outer: Any, model_endpoint: Any) -> None:
     model_endpoint.answers = dialogue(BROKEN, BROKEN)
-    async with outer_service("given-up", using(model_endpoint)) as outer:
-        events, run = await watched(services, outer, levels=MECHANISM, repairs=1)
+    events, run = await watched(services, outer, levels=MECHANISM, repairs=1)
     assert len(of_kind(events, "mechanism_judged")) == 2
     [finished] = of_kind(events, "research_finished")
     assert finished.outcome == pb.RESEARCH_OUTCOME_REJECTED
@@ -103,31 +99,27 @@ async def test_a_mechanism_that_stays_broken_is_given_up(
     assert [cycle.error for cycle in of_kind(events, "cycle_finished")] == [""]
 
 
-async def test_none_of_the_candidates_is_a_result(
-    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
-) -> None:
+async def test_none_of_the_candidates_is_a_result(services: Any, outer: Any, model_endpoint: Any) -> None:
     model_endpoint.answers = dialogue(choice="none")
-    async with outer_service("none", using(model_endpoint)) as outer:
-        events, _ = await watched(services, outer, levels=MECHANISM)
+    events, _ = await watched(services, outer, levels=MECHANISM)
     [finished] = of_kind(events, "research_finished")
     assert (finished.outcome, finished.message) == (pb.RESEARCH_OUTCOME_NONE_CHOSEN, "it fits")
     assert len(of_kind(events, "round_finished")) == 2
 
 
 async def test_after_three_failures_the_campaign_pauses_and_the_run_goes_on(
-    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+    services: Any, outer: Any, model_endpoint: Any
 ) -> None:
     model_endpoint.status = 503
-    async with outer_service("down", using(model_endpoint)) as outer:
-        run = await services.run(trials=12, checkpoint=2)
-        policy = {
-            "levels": [pb.LEVEL_CONFIGURATION, pb.LEVEL_MECHANISM],
-            "configuration_every": 2,
-            "mechanism_every": 4,
-        }
-        campaign = await outer.campaign(run, **policy)
-        await services.start(run)
-        events = await outer.events(campaign.name)
+    run = await services.run(trials=12, checkpoint=2)
+    policy = {
+        "levels": [pb.LEVEL_CONFIGURATION, pb.LEVEL_MECHANISM],
+        "configuration_every": 2,
+        "mechanism_every": 4,
+    }
+    campaign = await outer.campaign(run, **policy)
+    await services.start(run)
+    events = await outer.events(campaign.name)
     cycles = of_kind(events, "cycle_finished")
     assert len(cycles) == 3
     assert all("503" in cycle.error for cycle in cycles)
@@ -143,11 +135,10 @@ async def test_after_three_failures_the_campaign_pauses_and_the_run_goes_on(
 
 
 async def test_a_round_without_a_usable_answer_ends_the_session_and_is_stored(
-    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
+    services: Any, outer: Any, model_endpoint: Any
 ) -> None:
     model_endpoint.answers = {"explore": ["nonsense"]}
-    async with outer_service("nonsense", using(model_endpoint)) as outer:
-        events, _ = await watched(services, outer, levels=MECHANISM)
+    events, _ = await watched(services, outer, levels=MECHANISM)
     [round_] = of_kind(events, "round_finished")
     assert round_.turn.answer == "nonsense"
     assert "does not fit after 2 turns" in round_.turn.error
@@ -157,12 +148,9 @@ async def test_a_round_without_a_usable_answer_ends_the_session_and_is_stored(
     assert "level 2: the model's explore answer" in of_kind(events, "cycle_finished")[0].error
 
 
-async def test_a_spent_budget_stops_research_and_not_the_run(
-    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
-) -> None:
+async def test_a_spent_budget_stops_research_and_not_the_run(services: Any, outer: Any, model_endpoint: Any) -> None:
     model_endpoint.answers = dialogue(GOOD)
-    async with outer_service("budget", using(model_endpoint)) as outer:
-        events, run = await watched(services, outer, trials=30, levels=MECHANISM, max_tokens=300)
+    events, run = await watched(services, outer, trials=30, levels=MECHANISM, max_tokens=300)
     [finished] = of_kind(events, "research_finished")
     assert finished.outcome == pb.RESEARCH_OUTCOME_MODEL_FAILED
     assert "stopped: the budget of 300 tokens is spent" in finished.message
@@ -171,17 +159,14 @@ async def test_a_spent_budget_stops_research_and_not_the_run(
     assert (await services.get(run)).decided_trials == 30
 
 
-async def test_room_is_made_for_a_new_mechanism(
-    services: Any, outer_service: Callable[..., Any], model_endpoint: Any
-) -> None:
+async def test_room_is_made_for_a_new_mechanism(services: Any, outer: Any, model_endpoint: Any) -> None:
     other = GOOD.replace("Bold:", "Bolder:")
     model_endpoint.answers = dialogue(GOOD)
     model_endpoint.answers["generate"] = [
         {"mechanism_id": "bold", "source": GOOD},
         {"mechanism_id": "bold", "source": other},
     ]
-    async with outer_service("room", using(model_endpoint)) as outer:
-        events, run = await watched(services, outer, trials=25, levels=MECHANISM, max_mechanisms=1, probation_trials=20)
+    events, run = await watched(services, outer, trials=25, levels=MECHANISM, max_mechanisms=1, probation_trials=20)
     assert [m.mechanism for m in of_kind(events, "research_finished")] == ["bold", "bold-2"]
     verdict = of_kind(events, "verdict_reached")[0]
     assert (verdict.mechanism, verdict.verdict) == ("bold", pb.VERDICT_RETIRE)
