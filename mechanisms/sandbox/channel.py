@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,16 @@ class ChannelFailure(Exception):
 class Channel:
     """A jailed worker. After any :class:`ChannelFailure` the process is dead and reaped."""
 
-    def __init__(self, process: asyncio.subprocess.Process, limits: SandboxLimits) -> None:
+    def __init__(
+        self,
+        process: asyncio.subprocess.Process,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        limits: SandboxLimits,
+    ) -> None:
         self._process = process
+        self._reader = reader
+        self._writer = writer
         self._limits = limits
         self._requests = 0
         self._lock = asyncio.Lock()
@@ -52,16 +61,24 @@ class Channel:
             limits.answer_bytes,
             limits.request_bytes,
         )
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, *_FLAGS, str(_WORKER), str(_ROOT), str(_SITE), *map(str, numbers)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            env=_ENVIRONMENT,
-            cwd="/",
-            start_new_session=True,
-        )
-        channel = cls(process, limits)
+        # A pair of sockets rather than the subprocess's pipes: asyncio waits for the end of its pipes before it reaps,
+        # so that a worker that floods its pipe would never be reaped.
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, *_FLAGS, str(_WORKER), str(_ROOT), str(_SITE), *map(str, numbers)),
+                    stdin=theirs.fileno(),
+                    stdout=theirs.fileno(),
+                    stderr=asyncio.subprocess.DEVNULL,
+                    env=_ENVIRONMENT,
+                    cwd="/",
+                    start_new_session=True,
+                )
+            except BaseException:
+                ours.close()
+                raise
+        channel = cls(process, *await asyncio.open_connection(sock=ours), limits)
         try:
             async with asyncio.timeout(limits.start_seconds):
                 hello = await channel._read(0)
@@ -116,28 +133,24 @@ class Channel:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        waiting = asyncio.ensure_future(self._process.wait())
         try:
-            await asyncio.shield(waiting)
+            await asyncio.shield(asyncio.ensure_future(self._process.wait()))
         finally:
-            if self._process.stdin is not None:
-                self._process.stdin.close()
+            self._writer.close()
 
     async def _write(self, frame: bytes) -> None:
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(frame)
-            await self._process.stdin.drain()
+            self._writer.write(frame)
+            await self._writer.drain()
         except (BrokenPipeError, ConnectionResetError):
             raise ChannelFailure(FailureKind.DIED, await self._obituary()) from None
 
     async def _read(self, identifier: int) -> dict[str, Any]:
-        assert self._process.stdout is not None
         try:
-            header = await self._process.stdout.readexactly(HEADER_BYTES)
+            header = await self._reader.readexactly(HEADER_BYTES)
             length = body_length(header, self._limits.answer_bytes)
-            message = decode(await self._process.stdout.readexactly(length))
-        except asyncio.IncompleteReadError:
+            message = decode(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionResetError):
             raise ChannelFailure(FailureKind.DIED, await self._obituary()) from None
         except FrameTooLarge as error:
             raise ChannelFailure(FailureKind.FRAME_TOO_LARGE, str(error)) from None
