@@ -25,6 +25,11 @@ class LessonStore:
         self, statement: str, task: str, hardware: str, evidence: Sequence[str], request_id: str = ""
     ) -> Lesson:
         """Write a lesson; with a ``request_id`` that was used before, the lesson that it wrote then."""
+        return await self._database.uninterrupted(self._create(statement, task, hardware, evidence, request_id))
+
+    async def _create(
+        self, statement: str, task: str, hardware: str, evidence: Sequence[str], request_id: str
+    ) -> Lesson:
         async with self._database.transaction() as connection:
             if request_id:
                 found = (await connection.execute(select(lessons).where(lessons.c.request_id == request_id))).first()
@@ -51,11 +56,13 @@ class LessonStore:
             query = query.where(lessons.c.task == task)
         if before is not None:
             query = query.where(lessons.c.number < before)
-        async with self._database.reading() as connection:
-            return [(row.number, _lesson(row)) for row in await connection.execute(query)]
+        return [(row.number, _lesson(row)) for row in await self._database.fetch(query)]
 
     async def delete(self, lesson_id: str) -> None:
         """Forget a lesson. Raises :class:`NotFound`."""
+        await self._database.uninterrupted(self._delete(lesson_id))
+
+    async def _delete(self, lesson_id: str) -> None:
         async with self._database.transaction() as connection:
             gone = await connection.execute(delete(lessons).where(lessons.c.id == lesson_id))
             if gone.rowcount == 0:

@@ -67,7 +67,6 @@ class Store:
         self._log = EventLog(database)
         self._searches: OrderedDict[str, Search] = OrderedDict()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._commits: set[asyncio.Future[Commit]] = set()
 
     @classmethod
     async def open(cls, url: str) -> Self:
@@ -75,11 +74,13 @@ class Store:
         return cls(await Database.open(url, eventlog.metadata, metadata))
 
     async def close(self) -> None:
-        await asyncio.gather(*self._commits, return_exceptions=True)
         await self._database.close()
 
     async def create(self, run_id: str, event: trace.RunCreated, request_id: str = "") -> Search:
         """Begin a trace; with a ``request_id`` that was used before, the run that it created then."""
+        return await self._database.uninterrupted(self._create(run_id, event, request_id))
+
+    async def _create(self, run_id: str, event: trace.RunCreated, request_id: str) -> Search:
         async with self._database.transaction() as connection:
             if request_id:
                 query = select(runs.c.id).where(runs.c.request_id == request_id)
@@ -109,10 +110,7 @@ class Store:
         Raises :class:`NotFound`, whatever ``decide`` raises, and IllegalEvent for what cannot happen.
         """
         # A caller that is cancelled must not tear the log and the state in memory apart.
-        work = asyncio.ensure_future(self._commit(run_id, decide))
-        self._commits.add(work)
-        work.add_done_callback(self._commits.discard)
-        return await asyncio.shield(work)
+        return await self._database.uninterrupted(self._commit(run_id, decide))
 
     async def _commit(self, run_id: str, decide: Decide) -> Commit:
         async with self._locks[run_id]:
@@ -137,24 +135,21 @@ class Store:
         )
         if before is not None:
             query = query.where(runs.c.number < before)
-        async with self._database.reading() as connection:
-            rows = await connection.execute(query)
-            return [(row.number, _RUN.validate_python({**row.created, **row.head})) for row in rows]
+        rows = await self._database.fetch(query)
+        return [(row.number, _RUN.validate_python({**row.created, **row.head})) for row in rows]
 
     async def trials(self, run_id: str, limit: int, after: int = -1) -> list[Trial]:
         """Up to ``limit`` trials with numbers greater than ``after``, by number. Raises :class:`NotFound`."""
         query = select(trials.c.document).where(trials.c.run == run_id, trials.c.number > after)
-        async with self._database.reading() as connection:
-            documents = (await connection.execute(query.order_by(trials.c.number).limit(limit))).scalars().all()
-        if not documents:
+        rows = await self._database.fetch(query.order_by(trials.c.number).limit(limit))
+        if not rows:
             await self.search(run_id)
-        return [_TRIAL.validate_python(document) for document in documents]
+        return [_TRIAL.validate_python(row.document) for row in rows]
 
     async def runs_in(self, *states: RunState) -> list[str]:
         """Ids of the runs in one of ``states``, oldest first."""
         query = select(runs.c.id).where(runs.c.state.in_([state.value for state in states])).order_by(runs.c.number)
-        async with self._database.reading() as connection:
-            return list((await connection.execute(query)).scalars())
+        return [row.id for row in await self._database.fetch(query)]
 
     async def entries(self, run_id: str, after: int = 0) -> AsyncIterator[Entry]:
         """The entries after number ``after`` that are committed by now."""

@@ -11,13 +11,13 @@ writer and never delays one. Keep both short and never await a model or another 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, DateTime, Dialect, MetaData, event
+from sqlalchemy import Connection, DateTime, Dialect, Executable, MetaData, Row, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
@@ -25,6 +25,7 @@ from sqlalchemy.types import TypeDecorator
 
 from service_kit.errors import InvalidArgument, ServiceError
 
+T = TypeVar("T")
 BUSY_SECONDS = 30
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 _WRITES = "bilevel_writes"
@@ -60,6 +61,7 @@ class Database:
         self._writing_engine = self._engine.execution_options(**{_WRITES: True})
         self._one_writer = asyncio.Lock() if self._is_sqlite else nullcontext()
         self._after_commit: dict[Connection, list[Callable[[], None]]] = {}
+        self._working: set[asyncio.Future[Any]] = set()
         if self._is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
@@ -87,7 +89,19 @@ class Database:
         return database
 
     async def close(self) -> None:
+        await asyncio.gather(*self._working, return_exceptions=True)
         await self._engine.dispose()
+
+    async def uninterrupted(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do ``work`` to its end even when the caller is cancelled, which the caller then still hears of.
+
+        For whatever uses the database on behalf of someone who may go away: a driver that is torn out of a statement
+        can leave a commit whose fate nobody knows, or a connection that cannot be closed.
+        """
+        task = asyncio.ensure_future(work)
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return await asyncio.shield(task)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
@@ -109,6 +123,14 @@ class Database:
         """A consistent view of what was committed when the first statement of the block ran."""
         async with self._engine.connect() as connection:
             yield connection
+
+    async def fetch(self, query: Executable) -> Sequence[Row[Any]]:
+        """All rows of a query, read to the end whatever becomes of the caller."""
+        return await self.uninterrupted(self._fetch(query))
+
+    async def _fetch(self, query: Executable) -> Sequence[Row[Any]]:
+        async with self.reading() as connection:
+            return (await connection.execute(query)).all()
 
     async def on_commit(self, transaction: AsyncConnection | AsyncSession, hook: Callable[[], None]) -> AsyncConnection:
         """Call ``hook`` once ``transaction`` has been committed; returns its connection.

@@ -111,16 +111,18 @@ class EventLog:
         With ``connection`` inside that transaction, which sees its own appends.
         """
         if connection is None:
-            async with self._database.reading() as connection:
-                return await self.read(stream, after, limit, connection=connection)
+            return await self._database.uninterrupted(self._read(stream, after, limit))
         rows = await connection.execute(_READ, {"stream": stream, "after": after, "limit": limit})
         return [StoredEvent(*row) for row in rows]
 
+    async def _read(self, stream: str, after: int, limit: int) -> list[StoredEvent]:
+        async with self._database.reading() as connection:
+            return await self.read(stream, after, limit, connection=connection)
+
     async def last_sequence(self, stream: str) -> int:
         """The number of the newest event; 0 for a stream without events."""
-        async with self._database.reading() as connection:
-            query = select(_streams.c.last_sequence).where(_streams.c.stream == stream)
-            return (await connection.execute(query)).scalar_one_or_none() or 0
+        rows = await self._database.fetch(select(_streams.c.last_sequence).where(_streams.c.stream == stream))
+        return rows[0].last_sequence if rows else 0
 
     async def watch(
         self,

@@ -226,3 +226,26 @@ async def test_an_unreachable_database_is_named_without_its_password() -> None:
         await Database.open("postgresql://me:swordfish@127.0.0.1:1/x")
     assert "swordfish" not in str(caught.value)
     assert "127.0.0.1:1/x" in caught.value.message
+
+
+async def test_a_cancelled_caller_tears_no_commit_apart_and_closing_waits_for_it(tmp_path) -> None:
+    database = await Database.open(f"sqlite:///{tmp_path / 'log.db'}", metadata)
+    log, begun, finish = EventLog(database), asyncio.Event(), asyncio.Event()
+
+    async def commit() -> None:
+        async with database.transaction() as connection:
+            await log.append(connection, "runs/1", [NewEvent("started")])
+            begun.set()
+            await finish.wait()
+
+    caller = asyncio.create_task(database.uninterrupted(commit()))
+    await begun.wait()
+    caller.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    closing = asyncio.create_task(database.close())
+    finish.set()
+    await closing
+    database = await Database.open(f"sqlite:///{tmp_path / 'log.db'}", metadata)
+    assert await EventLog(database).last_sequence("runs/1") == 1
+    await database.close()
