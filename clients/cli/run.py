@@ -106,7 +106,7 @@ async def _run_local(plan: SearchPlan, settings: list[str], stack_settings: Stac
     async with LocalStack(stack_settings) as stack, InnerClient(stack.inner) as inner:
         outer = OuterClient(stack.outer) if plan.levels else None
         try:
-            work = _search(plan, settings, inner, outer, stack_settings.folder, json, endpoint_of(model))
+            work = _search(plan, settings, inner, outer, stack_settings.folder, json, endpoint_of(model), local=True)
             search = await stack.guard(work)
         finally:
             if outer is not None:
@@ -155,8 +155,11 @@ async def _search(
     out: Path | None,
     json: bool,
     endpoint: str = "",
+    *,
+    local: bool = False,
 ) -> Search:
     """Begin, show, and report one search."""
+    import asyncio
     from dataclasses import replace
 
     from clients.cli.comparison import print_summaries, terminal
@@ -172,8 +175,14 @@ async def _search(
         await follow(search, inner, outer, lambda *_: None, until_stuck=True)
     else:
         console.print(f"{search.run} on task {plan.task}, levels {' + '.join(('1', *plan.levels))}", style="dim")
-        async with shown([search], console) as listener:
-            await follow(search, inner, outer, listener, until_stuck=True)
+        try:
+            async with shown([search], console) as listener:
+                await follow(search, inner, outer, listener, until_stuck=True)
+        except asyncio.CancelledError:
+            if not local:
+                id_ = search.run.rpartition("/")[2]
+                console.print(f"{search.run} goes on: `bilevel watch {id_}` follows it, `bilevel cancel {id_}` ends it")
+            raise
     record = await collect(inner, outer, search.run, endpoint)
     files = write_report([record], out) if out is not None else None
     if json:

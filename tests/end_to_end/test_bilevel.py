@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.end_to_end.conftest import Services
 from tests.end_to_end.person import User
 
 
@@ -83,6 +84,27 @@ def test_the_report_shows_the_dialogue_and_the_mechanism(searched: tuple[User, d
         "seccomp",
     ):
         assert text in page, text
+
+
+def test_an_endpoint_in_the_environment_is_used_for_both_loops(
+    services: Services, tmp_path: Path, own_task: str
+) -> None:
+    """The scripted researcher stands for any endpoint here: it is asked over HTTP, and not started."""
+    user, endpoint = User(tmp_path), f"http://{services.researcher}/v1"
+    done = user.bilevel(
+        *("run", "--local", "--task", "own", "--serve-task", f"own={own_task}", "--trials", "5", "--confirm", "0"),
+        *("--out", "out"),
+        OPENAI_BASE_URL=endpoint,
+        OPENAI_API_KEY="sk-any-key-1",
+        BILEVEL_MODEL="scripted-researcher",
+    )
+    assert done.returncode == 0, done.stderr
+    logs = user.folder / "out" / "logs"
+    assert not (logs / "researcher.log").exists()
+    for loop in ("inner", "outer"):
+        assert endpoint in (logs / f"{loop}.log").read_text()
+        assert "sk-any-key-1" not in (logs / f"{loop}.log").read_text()
+    assert "level 1.5" in done.stdout
 
 
 def test_nothing_runs_any_more(searched: tuple[User, dict]) -> None:
