@@ -65,7 +65,7 @@ def measured(task: Task, returned: object) -> Ending:
 
 def crashed(error: BaseException, file: Path) -> Ending:
     """The ending for an exception of the author's code in ``file``."""
-    return Ending(Outcome.CRASHED, message=where(_last_line(error), error, file))
+    return Ending(Outcome.CRASHED, message=where(_in_a_line(error), error, file))
 
 
 def where(text: str, error: BaseException, file: Path) -> str:
@@ -78,10 +78,10 @@ def where(text: str, error: BaseException, file: Path) -> str:
     return text[: _LONGEST_MESSAGE - len(place)] + place
 
 
-def _last_line(error: BaseException) -> str:
+def _in_a_line(error: BaseException) -> str:
     if isinstance(error, SystemExit):
         return f"the function called sys.exit({error.code!r})"
-    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+    return " ".join("".join(traceback.format_exception_only(error)).split())
 
 
 def _number(task: Task, value: Any) -> float:
