@@ -143,7 +143,7 @@ class GPT(nn.Module):
         attention, up, down = self.attention.unbind(0), self.mlp_up.unbind(0), self.mlp_down.unbind(0)
         gates, tables = self.gates.unbind(0), self.value_embeddings.unbind(0)
         resid, inject = self.resid_lambdas.unbind(0), self.x0_lambdas.unbind(0)
-        geometry = kernels.Geometry(tokens.shape[0], tokens.shape[1], a.heads, a.head_dim, self.cosine, self.sine)
+        geometry = kernels.Geometry.of(tokens.shape[0], tokens.shape[1], a.heads, a.head_dim, self.cosine, self.sine)
         for layer in range(a.depth):
             gate = values = None
             if layer in a.value_layers:
