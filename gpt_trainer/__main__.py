@@ -1,11 +1,13 @@
-"""``python -m gpt_trainer``: train once, serve the benchmark as a task, prepare its data, show its presets."""
+"""``python -m gpt_trainer``: train once, sample from the model, serve the benchmark as a task, prepare its data."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -13,10 +15,15 @@ from typing import Annotated, ParamSpec
 import typer
 
 from gpt_trainer.clock import ClockKind
+from gpt_trainer.corpus import find_corpus
 from gpt_trainer.dataset import prepare as prepare_dataset
+from gpt_trainer.event_files import EventFiles, check_tensorboard
 from gpt_trainer.hyperparameters import parameter_space
-from gpt_trainer.presets import PRESETS, Preset, budget_seconds, find_preset
-from gpt_trainer.trial import Progress, TrialRequest, TrialResult, plan
+from gpt_trainer.presets import CLIMBMIX, PRESETS, Preset, budget_seconds, find_preset
+from gpt_trainer.printing import end_progress, preset_lines, print_lines, say, show_progress
+from gpt_trainer.shards import DEFAULT_SHARDS, download_shards
+from gpt_trainer.text_files import SPLITS
+from gpt_trainer.trial import Progress, TrialRequest, code_identity, plan, result_lines
 from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
 from service_kit.parameters import Outcome, Split, Value, parse_value
 from service_kit.server import complain, parse_address
@@ -29,6 +36,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Train on this text instead of the preset's: a folder, glob or file of text, Markdown, JSONL or parquet.",
+    ),
+]
+TensorboardOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Write TensorBoard event files there (needs the extra tensorboard).")
+]
 PresetOption = Annotated[str, typer.Option(help="laptop, workstation or karpathy; see `presets`.")]
 BudgetOption = Annotated[str, typer.Option(help="Training budget: short, full, or seconds of the clock.")]
 ClockOption = Annotated[
@@ -67,6 +84,7 @@ def train(
         ),
     ] = None,
     preset: PresetOption = "laptop",
+    data: DataOption = None,
     budget: BudgetOption = "full",
     seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
     split: Annotated[Split, typer.Option(help="Validation text to measure on.")] = Split.SEARCH,
@@ -74,27 +92,45 @@ def train(
     device: DeviceOption = "auto",
     threads: ThreadsOption = 1,
     precision: PrecisionOption = "auto",
+    keep: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Keep the trained model in this file, for `sample`.")
+    ] = None,
+    tensorboard: TensorboardOption = None,
 ) -> None:
     """Train once and print the result as plain `name: value` lines."""
-    size = find_preset(preset)
+    size = with_data(find_preset(preset), data)
     changes = read_settings(size, settings or [])
     seconds, cache = budget_seconds(size, budget), PathSettings.load().cache
     kind = read_choice("clock", clock, CLOCKS)
     read_choice("precision", precision, PRECISIONS)
     plan(size, TrialRequest(changes, seed, seconds, ClockKind.VIRTUAL if kind == "virtual" else ClockKind.WALL))
-    dataset = prepare_dataset(size, cache, _say)
+    if tensorboard is not None:
+        check_tensorboard()
+    dataset = prepare_dataset(size, cache, say)
 
-    from gpt_trainer.device import Precision, open_device  # torch takes two seconds: only when all is well
+    from gpt_trainer.checkpoint import check_target  # torch takes two seconds: only when all is well
+    from gpt_trainer.device import Precision, open_device
     from gpt_trainer.execution import execute
 
+    if keep is not None:
+        check_target(keep)
     opened = open_device(device, threads, Precision(precision), cache)
     request = TrialRequest(changes, seed, seconds, ClockKind.choose(kind, opened.is_cpu), split)
     plan(size, request)  # once more: only the device decides what auto means
-    _say(f"training on {opened.name} in {str(opened.compute).removeprefix('torch.')}, {threads} thread(s)")
-    result = execute(size, dataset, opened, request, _show)
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\033[K")
-    _print_result(result, request)
+    say(f"training on {opened.name} in {str(opened.compute).removeprefix('torch.')}, {threads} thread(s)")
+    with contextlib.ExitStack() as stack:
+        events = stack.enter_context(EventFiles(tensorboard)) if tensorboard is not None else None
+
+        def report(progress: Progress) -> None:
+            show_progress(progress)
+            if events is not None:
+                events.progress(progress)
+
+        result = execute(size, dataset, opened, request, report, keep)
+        if events is not None:
+            events.result(result)
+    end_progress()
+    print_lines(result_lines(result, request))
     if result.outcome is not Outcome.SUCCEEDED:
         raise typer.Exit(1)
 
@@ -108,6 +144,7 @@ def serve(
         int | None, typer.Option(min=1, help="Trials at a time; by default 2 on two cores or more, 1 on a GPU.")
     ] = None,
     preset: PresetOption = "laptop",
+    data: DataOption = None,
     budget: BudgetOption = "full",
     clock: ClockOption = "auto",
     device: DeviceOption = "auto",
@@ -117,6 +154,7 @@ def serve(
     hard_limit: Annotated[
         float | None, typer.Option(min=1, help="Wall-clock seconds after which a trial is killed.")
     ] = None,
+    tensorboard: TensorboardOption = None,
     insecure: Annotated[bool, typer.Option(help="Allow an address that other machines can reach.")] = False,
 ) -> None:
     """Serve the benchmark as a TaskService until SIGTERM or Ctrl-C."""
@@ -126,8 +164,10 @@ def serve(
     from service_kit.server import ServerSettings
 
     logs.configure("gpt_trainer")
-    size = find_preset(preset)
+    size = with_data(find_preset(preset), data)
     read_choice("precision", precision, PRECISIONS)
+    if tensorboard is not None:
+        check_tensorboard()
     if not listen.startswith("unix:"):
         parse_address(listen)
     options = ServeOptions(
@@ -138,6 +178,7 @@ def serve(
         count=workers or default_workers(device),
         workers=WorkerSettings(preset, PathSettings.load().cache, device, threads, precision, memory_limit),
         server=ServerSettings(listen, address_file, insecure=insecure),
+        tensorboard=tensorboard,
     )
     asyncio.run(run_server(options))
 
@@ -147,23 +188,57 @@ def serve(
 def presets() -> None:
     """Show the sizes at which the benchmark runs."""
     for preset in PRESETS.values():
-        h = parameter_space(preset).defaults()
-        budgets = ", ".join(f"{name} {seconds:g} s" for name, seconds in preset.budgets.items())
-        print(f"{preset.name}: {preset.summary}")
-        print(
-            f"  corpus {preset.corpus}, vocabulary {preset.vocabulary:,}, context {preset.context:,}; budgets {budgets}"
-        )
-        print("  " + " ".join(f"{name}={_value_text(value)}" for name, value in h.items()))
+        print("\n".join(preset_lines(preset)))
 
 
 @app.command()
 @_polite
-def prepare(preset: PresetOption = "laptop") -> None:
-    """Train the tokeniser and pack the corpus now, so that no trial waits for it."""
-    dataset = prepare_dataset(find_preset(preset), PathSettings.load().cache, _say)
-    print(f"corpus: {dataset.corpus}\ntokenizer: {dataset.tokenizer}\nfolder: {dataset.folder}")
-    for split in ("train", "search", "held_out"):
-        print(f"{split}_tokens: {len(dataset.rows(split)) * (dataset.row_length - 1)}")
+def prepare(
+    preset: PresetOption = "laptop",
+    data: DataOption = None,
+    shards: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"ClimbMix: training shards of some 90 MB to download; {DEFAULT_SHARDS} by default."),
+    ] = None,
+) -> None:
+    """Download what the corpus lacks, train the tokeniser and pack the text now, so that no trial waits for it."""
+    size, cache = with_data(find_preset(preset), data), PathSettings.load().cache
+    if size.corpus == CLIMBMIX and (shards is not None or not any((cache / CLIMBMIX).glob("*.parquet"))):
+        download_shards(cache / CLIMBMIX, shards or DEFAULT_SHARDS, say)
+    elif shards is not None:
+        raise InvalidArgument.of("shards", f"only the corpus {CLIMBMIX} has shards; this is {size.corpus}")
+    dataset = prepare_dataset(size, cache, say)
+    print_lines({"corpus": dataset.corpus, "tokenizer": dataset.tokenizer, "folder": dataset.folder})
+    print_lines({f"{split}_tokens": len(dataset.rows(split)) * (dataset.row_length - 1) for split in SPLITS})
+
+
+@app.command()
+@_polite
+def sample(
+    checkpoint: Annotated[Path, typer.Argument(help="File that `train --keep` wrote.")],
+    prompt: Annotated[str, typer.Option(help="Text to go on from; empty for the beginning of a document.")] = "",
+    tokens: Annotated[int, typer.Option(min=1, max=100_000, help="Tokens to write, at most.")] = 200,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, max=10.0, help="0 always takes the likeliest token; 1 draws as the model says.")
+    ] = 0.8,
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Write text with a kept model, to see what its val_bpb means."""
+    import torch  # takes two seconds
+
+    from gpt_trainer.checkpoint import load
+    from gpt_trainer.sampling import continue_text
+
+    torch.set_num_threads(threads)
+    kept = load(checkpoint)
+    say(", ".join(f"{name} {kept.facts[name]}" for name in ("val_bpb", "num_params_M", "corpus") if name in kept.facts))
+    if kept.facts.get("code") != code_identity():
+        say("note: another version of this program trained the model")
+    text, ended = continue_text(kept.model, kept.tokenizer, prompt, tokens, temperature, seed)
+    print(prompt + text)
+    if ended:
+        say("the model ended its document here")
 
 
 def read_settings(preset: Preset, settings: list[str]) -> dict[str, Value]:
@@ -179,6 +254,14 @@ def read_settings(preset: Preset, settings: list[str]) -> dict[str, Value]:
     return values
 
 
+def with_data(preset: Preset, data: str | None) -> Preset:
+    """The preset on the text that ``--data`` names. Raises InvalidArgument when nothing is there."""
+    if data is None:
+        return preset
+    find_corpus(data, PathSettings.load().cache)
+    return dataclasses.replace(preset, corpus=data)
+
+
 def read_choice(field: str, text: str, allowed: tuple[str, ...]) -> str:
     """``text`` where it is one of ``allowed``. Raises InvalidArgument."""
     if text not in allowed:
@@ -192,50 +275,6 @@ def default_workers(device: str) -> int:
         return 1
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return min(2, cores)
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
-
-
-def _show(progress: Progress) -> None:
-    line = (
-        f"{progress.phase} {progress.fraction:4.0%}  step {progress.step}  loss {progress.train_loss:.4f}  "
-        f"{progress.tokens / 1e3:.0f} k tokens  {progress.clock_seconds:.1f} s"
-    )
-    if sys.stderr.isatty():
-        print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
-    elif progress.phase == "evaluating":
-        print(line, file=sys.stderr)
-
-
-def _print_result(result: TrialResult, request: TrialRequest) -> None:
-    lines: dict[str, object] = {"outcome": result.outcome.value}
-    if result.val_bpb is not None:
-        lines["val_bpb"] = f"{result.val_bpb:.6f}"
-    lines |= _formatted(result.side_metrics)
-    if result.message:
-        lines["message"] = result.message
-    lines |= {"seed": request.seed, "split": request.split.value, "budget_seconds": f"{request.budget:g}"}
-    lines |= result.identity
-    for name, value in lines.items():
-        print(f"{name}: {value}")
-
-
-def _formatted(metrics: Mapping[str, float]) -> dict[str, str]:
-    shown: dict[str, str] = {}
-    for name, value in metrics.items():
-        if name == "total_tokens":
-            shown["total_tokens_M"] = f"{value / 1e6:.3f}"
-        elif name in ("num_steps", "epochs"):
-            shown[name] = f"{value:.0f}"
-        else:
-            shown[name] = f"{value:.3f}"
-    return shown
-
-
-def _value_text(value: Value) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 if __name__ == "__main__":

@@ -6,19 +6,17 @@ Importing this needs no torch.
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import platform
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from gpt_trainer.presets import CLIMBMIX, STANDARD_LIBRARY
+from gpt_trainer.text_files import TextFiles, find_text_files
 from service_kit.errors import ServiceError
-
-SPLITS = ("train", "search", "held_out")
-"""What trains, what a search measures on, and what only a confirmation measures on."""
 
 
 class CorpusMissing(ServiceError):
@@ -53,8 +51,11 @@ class StandardLibrary:
 
     def files(self) -> list[Path]:
         """Every file of the corpus, sorted by its path below the root."""
-        paths = (path.relative_to(self.root) for path in self.root.rglob("*.py"))
-        return sorted((p for p in paths if not self.SKIPPED.intersection(p.parts)), key=lambda p: p.as_posix())
+        found: list[Path] = []
+        for folder, below, names in os.walk(self.root):
+            below[:] = [name for name in below if name not in self.SKIPPED]  # site-packages may be huge
+            found += (Path(folder, name).relative_to(self.root) for name in names if name.endswith(".py"))
+        return sorted(found, key=lambda p: p.as_posix())
 
     def identity(self) -> str:
         digest = hashlib.sha256()
@@ -69,49 +70,22 @@ class StandardLibrary:
                 yield (self.root / path).read_text(encoding="utf-8", errors="replace")
 
 
-@dataclass(frozen=True)
-class TextFiles:
-    """Documents from files: ``.jsonl`` and ``.parquet`` hold one a row, under ``text``; any other file is one itself.
-
-    One document in fifty goes to validation by a hash of its place, half of them to each validation split; with
-    ``pinned`` the last file alone is validation, its rows alternating between both splits.
-    """
-
-    paths: Sequence[Path]
-    name: str
-    pinned: bool = False
-
-    def identity(self) -> str:
-        digest = hashlib.sha256()
-        for path in self.paths:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        return f"{self.name}-{digest.hexdigest()[:16]}"
-
-    def documents(self, split: str) -> Iterator[str]:
-        for path in self.paths:
-            for row, text in enumerate(_read(path)):
-                if self.pinned:
-                    place = SPLITS[1 + row % 2] if path == self.paths[-1] else "train"
-                else:
-                    place = _split_of(f"{path.name}:{row}", share=0.02)
-                if place == split:
-                    yield text
-
-
 def find_corpus(name: str, cache: Path) -> Corpus:
-    """The corpus of a preset. Raises :class:`CorpusMissing` when its text is not on this machine."""
+    """The corpus called ``name``: one of the presets' names, or files of one's own by path, folder or glob.
+
+    Raises :class:`CorpusMissing` when its text is not on this machine, InvalidArgument when a path leads nowhere.
+    """
     if name == STANDARD_LIBRARY:
         return StandardLibrary()
     if name != CLIMBMIX:
-        raise CorpusMissing(f"corpus: must be {STANDARD_LIBRARY} or {CLIMBMIX}; got {name!r}")
+        return find_text_files(name)
     folder = cache / CLIMBMIX
     shards = sorted(folder.glob("*.parquet"))
     if len(shards) < 2:
         raise CorpusMissing(
             f"{CLIMBMIX} needs at least two parquet shards in {folder} (the last validates); found {len(shards)}",
-            hint="Download some: hf download karpathy/climbmix-400b-shuffle --repo-type dataset "
-            f"--include 'shard_0000*' --local-dir {folder}\nOr use --preset laptop, which needs no download.",
+            hint="Download some: python -m gpt_trainer prepare --preset karpathy --shards 10\n"
+            "Or use --preset laptop, which needs no download.",
         )
     return TextFiles(tuple(shards), CLIMBMIX, pinned=True)
 
@@ -122,21 +96,3 @@ def _split_of(place: str, share: float = 0.1) -> str:
     if fraction >= share:
         return "train"
     return "search" if fraction < share / 2 else "held_out"
-
-
-def _read(path: Path) -> Iterator[str]:
-    if path.suffix == ".parquet":
-        try:
-            from pyarrow import parquet  # type: ignore[import-untyped]  # only corpora of parquet files need it
-        except ImportError as error:
-            raise CorpusMissing(f"reading {path} needs pyarrow", hint="Install it: pip install pyarrow") from error
-
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=["text"]):
-                yield from batch.column("text").to_pylist()
-    elif path.suffix == ".jsonl":
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                yield json.loads(line)["text"]
-    else:
-        yield path.read_text(encoding="utf-8", errors="replace")

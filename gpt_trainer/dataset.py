@@ -6,13 +6,13 @@ this needs no torch.
 
 from __future__ import annotations
 
-import bisect
 import fcntl
 import hashlib
 import itertools
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +20,28 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from gpt_trainer.corpus import SPLITS, Corpus, find_corpus
+from gpt_trainer.corpus import Corpus, find_corpus
+from gpt_trainer.packing import cut, pack
 from gpt_trainer.presets import Preset
+from gpt_trainer.text_files import SPLITS
 from gpt_trainer.tokenizer import Tokenizer
 from service_kit.errors import ServiceError
 
-FORMAT = 1
-"""Raised whenever packing changes, so that older caches are not read."""
+FORMAT = 2
+"""Raised whenever splitting or packing changes, so that older caches are not read."""
 
-PACKING_BUFFER = 1000
-"""Pieces of text that compete for the room left in a row."""
+ANNOUNCE_EVERY = 10.0
+"""Seconds between two sentences about the same work."""
+
+Announce = Callable[[str], None]
+"""Is told in a sentence what takes time."""
 
 Rows = npt.NDArray[np.uint16]
 """Packed rows [R, context + 1]: inputs are all but the last token, targets all but the first."""
+
+
+class TooLittleText(ServiceError):
+    """The corpus cannot fill what a preset needs; the message says what is short."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,14 @@ class Dataset:
     """Bytes of text of each token; 0 for BOS."""
     row_length: int
 
+    @classmethod
+    def open(cls, folder: Path) -> Dataset:
+        """What :func:`prepare` left in ``folder``."""
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        return cls(
+            folder, meta["corpus"], meta["tokenizer"], meta["bos"], tuple(meta["token_bytes"]), meta["row_length"]
+        )
+
     def rows(self, split: str) -> Rows:
         """The packed rows of a split, read from disk as they are used."""
         flat = np.memmap(self.folder / f"{split}.bin", dtype=np.uint16, mode="r")
@@ -58,18 +75,18 @@ class Dataset:
         return Tokenizer.from_json((self.folder / "tokenizer.json").read_text(encoding="utf-8"))
 
 
-def prepare(preset: Preset, cache: Path, announce: Callable[[str], None] = lambda _: None) -> Dataset:
+def prepare(preset: Preset, cache: Path, announce: Announce = lambda _: None) -> Dataset:
     """The preset's dataset, made now if the folder ``cache`` does not hold it.
 
-    ``announce`` is told in a sentence what takes time. A lock makes a second process wait for the first, and the
-    result appears under its name only when it is complete. Raises CorpusMissing, and ServiceError when the cache folder
-    cannot be written.
+    A lock makes a second process wait for the first, and the result appears under its name only when it is complete.
+    Raises what :func:`gpt_trainer.corpus.find_corpus` raises, UnreadableText and :class:`TooLittleText` for unfit
+    files, and ServiceError when the cache folder cannot be written.
     """
     return prepare_corpus(find_corpus(preset.corpus, cache), preset.vocabulary, preset.context, cache, announce)
 
 
 def prepare_corpus(
-    corpus: Corpus, vocabulary: int, context: int, cache: Path, announce: Callable[[str], None] = lambda _: None
+    corpus: Corpus, vocabulary: int, context: int, cache: Path, announce: Announce = lambda _: None
 ) -> Dataset:
     """As :func:`prepare`, for any corpus, vocabulary and context."""
     identity = corpus.identity()
@@ -86,31 +103,31 @@ def prepare_corpus(
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.exists():
                 announce(f"preparing {corpus.name} with {vocabulary} tokens; this happens once")
-                _build(corpus, identity, vocabulary, context, folder)
-    return _open(folder)
+                _build(corpus, identity, vocabulary, context, folder, announce)
+    return Dataset.open(folder)
 
 
-def _open(folder: Path) -> Dataset:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    return Dataset(
-        folder, meta["corpus"], meta["tokenizer"], meta["bos"], tuple(meta["token_bytes"]), meta["row_length"]
-    )
-
-
-def _build(corpus: Corpus, identity: str, vocabulary: int, context: int, folder: Path) -> None:
+def _build(corpus: Corpus, identity: str, vocabulary: int, context: int, folder: Path, announce: Announce) -> None:
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=folder.parent))
     try:
-        tokenizer = Tokenizer.train(corpus.documents("train"), vocabulary)
+        texts = _DisjointSplits(corpus)
+        tokenizer = Tokenizer.train(texts.documents("train"), vocabulary)
         if tokenizer.vocabulary != vocabulary:
-            raise ValueError(
-                f"vocabulary: the corpus only yields {tokenizer.vocabulary} tokens, {vocabulary} were asked for"
+            raise TooLittleText(
+                f"{corpus.name} has too little text: its training part yields {tokenizer.vocabulary} different tokens, "
+                f"and the vocabulary needs {vocabulary}",
+                hint="Add text: some hundred kilobytes make a vocabulary of 1,024 tokens, some megabytes one of 8,192.",
             )
         (temporary / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
         for split in SPLITS:
-            pieces = _pieces(_encoded(corpus.documents(split), tokenizer), context, tokenizer.bos)
-            count = _write_rows(temporary / f"{split}.bin", pack(pieces, context + 1, tokenizer.bos))
-            if count == 0:
-                raise ValueError(f"corpus: {corpus.name} has too little text for one row of split {split}")
+            encoded = _encoded(texts.documents(split), tokenizer, _Meter(f"{corpus.name}, {split}", announce))
+            rows = pack(cut(encoded, context, tokenizer.bos), context + 1, tokenizer.bos)
+            if _write_rows(temporary / f"{split}.bin", rows) == 0:
+                raise TooLittleText(
+                    f"{corpus.name} has too little text: split {split} does not fill one row of {context} tokens",
+                    hint="Add text. One document in twenty goes to each validation split; a plain file counts as one "
+                    "document for every 16,384 characters, a row of JSONL or parquet as one.",
+                )
         meta = {
             "corpus": identity,
             "tokenizer": tokenizer.identity(),
@@ -126,42 +143,47 @@ def _build(corpus: Corpus, identity: str, vocabulary: int, context: int, folder:
         raise
 
 
-def _encoded(documents: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+class _DisjointSplits:
+    """A corpus whose repeated documents stay on one side: text that measures is taken out of what trains."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self._corpus = corpus
+        self._digests: dict[str, set[bytes]] = {
+            split: {_text_digest(text) for text in corpus.documents(split)} for split in ("search", "held_out")
+        }
+
+    def documents(self, split: str) -> Iterator[str]:
+        before = {"train": ("search", "held_out"), "held_out": ("search",), "search": ()}[split]
+        for text in self._corpus.documents(split):
+            digest = _text_digest(text)
+            if not any(digest in self._digests[other] for other in before):
+                yield text
+
+
+def _text_digest(text: str) -> bytes:
+    """Eight bytes that only the words of a text decide, not the blanks around it."""
+    return hashlib.blake2b(text.strip().encode(errors="surrogatepass"), digest_size=8).digest()
+
+
+class _Meter:
+    """Announces from time to time how many tokens are done."""
+
+    def __init__(self, what: str, announce: Announce) -> None:
+        self._what, self._announce, self._tokens, self._told = what, announce, 0, time.monotonic()
+
+    def add(self, tokens: int) -> None:
+        self._tokens += tokens
+        if time.monotonic() - self._told >= ANNOUNCE_EVERY:
+            self._told = time.monotonic()
+            self._announce(f"{self._what}: {self._tokens / 1e6:.1f} M tokens so far")
+
+
+def _encoded(documents: Iterable[str], tokenizer: Tokenizer, meter: _Meter) -> Iterator[list[int]]:
     iterator = iter(documents)
     while batch := list(itertools.islice(iterator, 128)):
-        yield from tokenizer.encode(batch)
-
-
-def _pieces(documents: Iterable[list[int]], context: int, bos: int) -> Iterator[list[int]]:
-    """Documents cut to at most a row's length, each piece opened by BOS, so that no text is lost."""
-    for ids in documents:
-        for start in range(0, len(ids), context):
-            yield [bos, *ids[start : start + context]]
-
-
-def pack(pieces: Iterable[list[int]], length: int, bos: int) -> Iterator[list[int]]:
-    """Rows of exactly ``length`` tokens, each opened by BOS, by best fit (arXiv 2404.10830).
-
-    The longest waiting piece that fits goes next; where none fits, the shortest is cut and its rest waits as a piece
-    of its own. No padding. What cannot fill a last row is left out.
-    """
-    source, waiting = iter(pieces), list[list[int]]()
-    while True:
-        for piece in itertools.islice(source, PACKING_BUFFER - len(waiting)):
-            bisect.insort(waiting, piece, key=len)
-        row: list[int] = []
-        while len(row) < length:
-            if not waiting:
-                return
-            room = length - len(row)
-            fitting = bisect.bisect_right(waiting, room, key=len)
-            if fitting:
-                row += waiting.pop(fitting - 1)
-            else:
-                shortest = waiting.pop(0)
-                row += shortest[:room]
-                bisect.insort(waiting, [bos, *shortest[room:]], key=len)
-        yield row
+        encoded = tokenizer.encode(batch)
+        meter.add(sum(map(len, encoded)))
+        yield from encoded
 
 
 def _write_rows(path: Path, rows: Iterator[list[int]]) -> int:

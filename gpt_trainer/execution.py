@@ -6,10 +6,12 @@ import gc
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
-from gpt_trainer.batches import TrainingBatches
+from gpt_trainer.batches import open_batches
+from gpt_trainer.checkpoint import save
 from gpt_trainer.clock import REFERENCE_CORE, Clock, ClockKind, VirtualClock, WallClock
 from gpt_trainer.dataset import Dataset
 from gpt_trainer.device import Device
@@ -18,7 +20,7 @@ from gpt_trainer.model import GPT
 from gpt_trainer.optimizer import MuonAdamW
 from gpt_trainer.presets import Preset
 from gpt_trainer.training import DivergenceError, Estimates, Training, train
-from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult, code_identity, plan
+from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult, code_identity, plan, result_lines
 from service_kit.parameters import InvalidConfiguration, Outcome, Split
 
 _ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "std::bad_alloc", "out of memory")
@@ -26,15 +28,22 @@ _ALLOCATION_FAILURES = ("can't allocate memory", "not enough memory", "std::bad_
 
 
 def execute(
-    preset: Preset, dataset: Dataset, device: Device, request: TrialRequest, report: Callable[[Progress], None]
+    preset: Preset,
+    dataset: Dataset,
+    device: Device,
+    request: TrialRequest,
+    report: Callable[[Progress], None],
+    keep: Path | None = None,
 ) -> TrialResult:
     """Run a trial to its end. Nothing of an earlier trial in this process has an influence.
+
+    A model whose trial succeeded is written to ``keep``.
 
     Divergence, an infeasible combination and refused memory are outcomes; any other exception is a bug and is raised.
     """
     try:
         planned = plan(preset, request)
-        return _run(preset, dataset, device, request, planned, report)
+        return _run(preset, dataset, device, request, planned, report, keep)
     except InvalidConfiguration as error:
         return TrialResult(Outcome.INFEASIBLE, message=str(error))
     except DivergenceError as error:
@@ -54,6 +63,7 @@ def _run(
     request: TrialRequest,
     planned: Plan,
     report: Callable[[Progress], None],
+    keep: Path | None,
 ) -> TrialResult:
     began = time.perf_counter()
     gc.collect()
@@ -62,12 +72,13 @@ def _run(
     model = GPT(planned.architecture, device.compute).to(device.torch_device)
     model.initialise(request.seed)
     optimizer = MuonAdamW(model, planned.hyperparameters)
-    batches = TrainingBatches(dataset.rows("train"), request.seed, device.torch_device)
     clock = _clock(request, planned, device)
     estimates = Estimates(
         preset.estimates_at, lambda: bits_per_byte(model, dataset, Split.SEARCH.value, preset.estimate_tokens, device)
     )
-    training = train(model, optimizer, batches, planned, clock, device, report, estimates)
+    rows = planned.hyperparameters.device_batch_size
+    with open_batches(dataset.rows("train"), request.seed, device.torch_device, rows) as batches:
+        training = train(model, optimizer, batches, planned, clock, device, report, estimates)
 
     evaluation_began = time.perf_counter()
     report(
@@ -92,7 +103,10 @@ def _run(
         "total_seconds": ended - began,
         "peak_memory_mb": device.peak_memory_mb(),
     }
-    return TrialResult(Outcome.SUCCEEDED, val_bpb, side_metrics, identity=_identity(dataset, device, request))
+    result = TrialResult(Outcome.SUCCEEDED, val_bpb, side_metrics, identity=_identity(dataset, device, request))
+    if keep is not None:
+        save(keep, model, dataset.load_tokenizer(), result_lines(result, request))
+    return result
 
 
 def _clock(request: TrialRequest, planned: Plan, device: Device) -> Clock:
@@ -126,7 +140,7 @@ def _identity(dataset: Dataset, device: Device, request: TrialRequest) -> dict[s
         "clock": REFERENCE_CORE.version if request.clock is ClockKind.VIRTUAL else request.clock.value,
         "device": device.name,
         "precision": str(device.compute).removeprefix("torch."),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
     }
 
 

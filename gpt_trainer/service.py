@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import structlog
 from bilevel.v1 import task_pb2, task_pb2_grpc
 
 from gpt_trainer.clock import REFERENCE_CORE, ClockKind
+from gpt_trainer.event_files import EventFiles, trial_folder
 from gpt_trainer.hyperparameters import OBJECTIVE, parameter_space
 from gpt_trainer.presets import Preset
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult, plan
@@ -42,6 +45,8 @@ class Task:
     """Wall-clock seconds after which a full-budget trial is killed."""
     identity: dict[str, str]
     hardware: str
+    tensorboard: Path | None = None
+    """Folder for event files of every trial."""
 
 
 class TaskServicer(task_pb2_grpc.TaskServiceServicer):
@@ -50,6 +55,7 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
     def __init__(self, task: Task, pool: WorkerPool) -> None:
         self._task, self._pool = task, pool
         self._space = parameter_space(task.preset)
+        self._numbers = itertools.count(1)
 
     async def Describe(  # noqa: N802 (the contract's name)
         self, request: task_pb2.DescribeRequest, context: Any
@@ -103,8 +109,9 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
         )
         finished = False
         try:
-            async with contextlib.aclosing(self._events(trial)) as events:
+            async with contextlib.aclosing(self._events(trial)) as events, self._record(request.label) as record:
                 async for event in events:
+                    await record(event)
                     if isinstance(event, Progress):
                         yield task_pb2.EvaluateResponse(progress=_progress(event, time.monotonic() - began))
                         continue
@@ -114,6 +121,23 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
         finally:
             if not finished:
                 log.info("trial ended", label=request.label, outcome=Outcome.CANCELLED.value, metric=None)
+
+    @contextlib.asynccontextmanager
+    async def _record(self, label: str) -> AsyncIterator[Callable[[Progress | TrialResult], Awaitable[None]]]:
+        """Writes a trial's event files where they were asked for. Files are touched in threads only."""
+        if self._task.tensorboard is None:
+            yield _nothing
+            return
+        folder = trial_folder(self._task.tensorboard, label, next(self._numbers))
+        files = await asyncio.to_thread(EventFiles, folder)
+
+        async def record(event: Progress | TrialResult) -> None:
+            await asyncio.to_thread(files.record, event)
+
+        try:
+            yield record
+        finally:
+            await asyncio.to_thread(files.close)
 
     async def _events(self, trial: TrialRequest) -> AsyncGenerator[Progress | TrialResult, None]:
         try:
@@ -126,6 +150,10 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
                 yield event
 
 
+async def _nothing(event: Progress | TrialResult) -> None:
+    """Records nothing."""
+
+
 def documentation(task: Task) -> str:
     """What the task is, for people and for a language model."""
     planned = plan(task.preset, TrialRequest({}, 0, task.budget, task.clock))
@@ -135,10 +163,10 @@ def documentation(task: Task) -> str:
         steps = f" The default configuration takes {int(task.budget / planned.step_seconds)} optimiser steps in it."
     return (
         f"A GPT of depth {built.depth} and width {built.width} is trained from scratch on the corpus "
-        f"{task.preset.corpus} with a vocabulary of {built.vocabulary} tokens and rows of {built.context} tokens, for "
-        f"{task.budget:g} seconds on the {clock_description(task.clock)}; then its loss on validation text is measured "
-        f"in bits per byte.{steps} The budget is fixed and the number of steps is not: whatever makes a step cheaper "
-        "buys more steps. Schedules follow the share of the budget spent. DEPTH and ASPECT_RATIO are locked. A "
+        f"{task.identity['corpus']} with a vocabulary of {built.vocabulary} tokens and rows of {built.context} tokens, "
+        f"for {task.budget:g} seconds on the {clock_description(task.clock)}; then its loss on validation text is "
+        f"measured in bits per byte.{steps} The budget is fixed and the number of steps is not: whatever makes a step "
+        "cheaper buys more steps. Schedules follow the share of the budget spent. DEPTH and ASPECT_RATIO are locked. A "
         "training loss that is not finite or above twice ln(vocabulary) ends the trial as diverged."
     )
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 
@@ -33,6 +34,8 @@ class ServeOptions:
     """Workers, and so trials at a time."""
     workers: WorkerSettings
     server: ServerSettings
+    tensorboard: Path | None = None
+    """Folder for event files of every trial."""
 
 
 async def run_server(options: ServeOptions) -> None:
@@ -40,7 +43,7 @@ async def run_server(options: ServeOptions) -> None:
     dataset = await asyncio.to_thread(
         prepare, options.preset, options.workers.cache, lambda sentence: log.info(sentence)
     )
-    pool = WorkerPool(options.workers, options.count)
+    pool = WorkerPool(replace(options.workers, dataset=dataset.folder), options.count)
     try:
         worker = await pool.start()
         servicer = TaskServicer(_task(options, dataset, worker), pool)
@@ -64,4 +67,5 @@ def _task(options: ServeOptions, dataset: Dataset, worker: Worker) -> Task:
             "precision": worker.precision,
         },
         hardware=worker.hardware,
+        tensorboard=options.tensorboard,
     )

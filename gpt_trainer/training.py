@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from gpt_trainer.batches import TrainingBatches
+from gpt_trainer.batches import Batches
 from gpt_trainer.clock import Clock
 from gpt_trainer.device import Device
 from gpt_trainer.model import GPT
@@ -62,7 +62,7 @@ NO_ESTIMATES = Estimates()
 def train(
     model: GPT,
     optimizer: MuonAdamW,
-    batches: TrainingBatches,
+    batches: Batches,
     plan: Plan,
     clock: Clock,
     device: Device,
@@ -123,9 +123,7 @@ def train(
     )
 
 
-def accumulate(
-    loss_of: Callable[[Tensor, Tensor], Tensor], batches: TrainingBatches, rows: int, micro_steps: int
-) -> Tensor:
+def accumulate(loss_of: Callable[[Tensor, Tensor], Tensor], batches: Batches, rows: int, micro_steps: int) -> Tensor:
     """Leave the gradient of one optimiser step on the parameters; returns its mean loss in nats."""
     total: Tensor | None = None
     for _ in range(micro_steps):

@@ -17,6 +17,7 @@ from service_kit.parameters import (
     InvalidConfiguration,
     Outcome,
     Split,
+    Value,
     Violation,
     configuration_from_json,
     configuration_to_json,
@@ -116,6 +117,37 @@ def _too_large(h: Hyperparameters, seconds: float, budget: float) -> Violation:
         f"one optimiser step of {h.total_batch_size} tokens costs {seconds:.3g} s and the budget is {budget:g} s; "
         f"set TOTAL_BATCH_SIZE to at most about {affordable}, or raise the budget",
     )
+
+
+def result_lines(result: TrialResult, request: TrialRequest) -> dict[str, str]:
+    """Everything about a result, in the order in which it is shown."""
+    lines = {"outcome": result.outcome.value}
+    if result.val_bpb is not None:
+        lines["val_bpb"] = f"{result.val_bpb:.6f}"
+    lines |= _formatted(result.side_metrics)
+    if result.message:
+        lines["message"] = result.message
+    if request.configuration:
+        lines["configuration"] = " ".join(f"{k}={value_text(v)}" for k, v in request.configuration.items())
+    lines |= {"seed": str(request.seed), "split": request.split.value, "budget_seconds": f"{request.budget:g}"}
+    return lines | dict(result.identity)
+
+
+def value_text(value: Value) -> str:
+    """A value as ``--set`` takes it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _formatted(metrics: Mapping[str, float]) -> dict[str, str]:
+    shown: dict[str, str] = {}
+    for name, value in metrics.items():
+        if name == "total_tokens":
+            shown["total_tokens_M"] = f"{value / 1e6:.3f}"
+        elif name in ("num_steps", "epochs"):
+            shown[name] = f"{value:.0f}"
+        else:
+            shown[name] = f"{value:.3f}"
+    return shown
 
 
 def code_identity() -> str:

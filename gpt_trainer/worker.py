@@ -30,9 +30,6 @@ from gpt_trainer.presets import Preset, find_preset
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult
 from service_kit.parameters import Outcome
 
-GROWTH_MB = 512.0
-"""Memory that a worker may hold beyond what it held after its first trial, before it is replaced."""
-
 _STATUS = Path("/proc/self/status")
 
 
@@ -41,7 +38,7 @@ def main(argument: str) -> None:
     settings = json.loads(argument)
     events = _private_stdout()
     preset, cache = find_preset(settings["preset"]), Path(settings["cache"])
-    dataset = prepare(preset, cache)
+    dataset = Dataset.open(Path(settings["dataset"])) if settings["dataset"] else prepare(preset, cache)
     device = open_device(settings["device"], settings["threads"], Precision(settings["precision"]), cache)
     if settings["memory_limit_mb"] is not None:
         _limit_memory(settings["memory_limit_mb"])
@@ -54,7 +51,7 @@ def main(argument: str) -> None:
         result, broken = _attempt(preset, dataset, device, TrialRequest.from_json(json.loads(line)), events)
         held = _resident_mb()
         held_after_first = held if held_after_first is None else held_after_first
-        retire = broken or result.outcome is Outcome.OUT_OF_MEMORY or held > held_after_first + GROWTH_MB
+        retire = broken or result.outcome is Outcome.OUT_OF_MEMORY or held > held_after_first + settings["growth_mb"]
         _send(events, {"event": "result", "result": asdict(result), "retire": retire})
 
 

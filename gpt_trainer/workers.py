@@ -48,9 +48,13 @@ class WorkerSettings:
     precision: str = "auto"
     memory_limit_mb: float | None = None
     """Memory that trials may take beyond an idle worker's; None leaves it to the system."""
+    growth_mb: float = 512.0
+    """Memory that a worker may hold beyond what it held after its first trial, before it is replaced."""
+    dataset: Path | None = None
+    """Folder of the prepared data; None prepares the preset's own."""
 
     def argument(self) -> str:
-        return json.dumps({**asdict(self), "cache": str(self.cache)})
+        return json.dumps(asdict(self), default=str)
 
 
 class WorkerEndedError(Exception):

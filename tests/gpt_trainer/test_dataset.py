@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from gpt_trainer.batches import TrainingBatches, evaluation_batches
-from gpt_trainer.corpus import SPLITS, CorpusMissing, StandardLibrary, TextFiles, find_corpus
-from gpt_trainer.dataset import Dataset, pack, prepare_corpus
+from gpt_trainer.batches import Batches, PrefetchedBatches, TrainingBatches, evaluation_batches, open_batches
+from gpt_trainer.corpus import CorpusMissing, StandardLibrary, find_corpus
+from gpt_trainer.dataset import Dataset, TooLittleText, prepare_corpus
+from gpt_trainer.packing import cut, pack
 from gpt_trainer.presets import CLIMBMIX, PRESETS
+from gpt_trainer.text_files import SPLITS, TextFiles
 from gpt_trainer.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
@@ -90,6 +94,13 @@ def test_packed_rows_are_full_and_begin_with_bos(pieces: list[list[int]], length
     assert text - kept < length or not rows or len(rows) * length >= text - length  # only the last row may be missing
 
 
+def test_cutting_loses_no_text() -> None:
+    documents = [list(range(1, 24)), [], [30], list(range(40, 48))]
+    pieces = list(cut(documents, 8, 0))
+    assert all(piece[0] == 0 and len(piece) <= 9 for piece in pieces)
+    assert [token for piece in pieces for token in piece[1:]] == [token for document in documents for token in document]
+
+
 def test_packing_loses_only_what_cannot_fill_the_last_row() -> None:
     pieces = [[0, 1, 2], [0, 3], [0, 4, 5, 6], [0, 7, 8, 9, 9]]
     rows = list(pack(iter(pieces), 5, 0))
@@ -114,9 +125,28 @@ def test_two_processes_may_prepare_at_once_and_the_second_finds_the_first_ones_w
 
 
 def test_a_failed_preparation_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="only yields"):
+    with pytest.raises(TooLittleText, match="vocabulary needs 60000"):
         prepare_corpus(write_jsonl(tmp_path), 60_000, 16, tmp_path)
     assert not any(path.is_dir() for path in (tmp_path / "datasets").iterdir())
+
+
+def test_text_that_measures_never_trains_even_when_the_corpus_repeats_it(tmp_path: Path) -> None:
+    """Every document three times: whatever the split, each sentence ends up on one side only."""
+    path = tmp_path / "repeated.jsonl"
+    repeated = [sentence for _ in range(3) for sentence in SENTENCES]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in repeated), encoding="utf-8")
+    dataset = prepare_corpus(TextFiles((path,), "repeated"), 300, 64, tmp_path)
+    tokenizer = dataset.load_tokenizer()
+
+    def numbers(split: str) -> set[str]:
+        text = tokenizer.decode([int(t) for t in dataset.rows(split).ravel() if t != dataset.bos])
+        return set(re.findall(r"says that (\d+) times \1 is \d+, naïvely", text))
+
+    train, search, held_out = (numbers(split) for split in SPLITS)
+    assert min(len(train), len(search), len(held_out)) > 20
+    assert not train & search
+    assert not train & held_out
+    assert not search & held_out
 
 
 def test_the_laptop_dataset_is_what_its_preset_says(dataset: Dataset) -> None:
@@ -143,6 +173,67 @@ def test_training_rows_depend_on_the_seed_and_not_on_how_many_are_taken_at_a_tim
     assert sorted(stream(3, [10])[:, 0].tolist()) == rows[:, 0].tolist()
     inputs, targets = TrainingBatches(rows, 0, CPU).take(3)
     assert torch.equal(inputs[:, 1:], targets[:, :-1])
+
+
+class Gate:
+    """Rows that count how often they are read and wait for permission each time."""
+
+    def __init__(self, rows: np.ndarray, permits: int) -> None:
+        self.rows, self.reads, self.permits = rows, 0, threading.Semaphore(permits)
+        self.nbytes = rows.nbytes
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, chosen: np.ndarray) -> np.ndarray:
+        self.permits.acquire()
+        self.reads += 1
+        return self.rows[chosen]
+
+
+def test_prefetching_changes_neither_rows_nor_order_nor_epochs() -> None:
+    rows = np.arange(70, dtype=np.uint16).reshape(10, 7)
+
+    def taken(batches: Batches) -> list[tuple[list[list[int]], int]]:
+        return [(batches.take(4)[0].tolist(), batches.epoch) for _ in range(9)]
+
+    with PrefetchedBatches(TrainingBatches(rows, 5, CPU), 4) as prefetched:
+        assert taken(prefetched) == taken(TrainingBatches(rows, 5, CPU))
+
+
+def test_batches_are_loaded_before_they_are_asked_for_and_leaving_ends_the_loading() -> None:
+    gate = Gate(np.arange(70, dtype=np.uint16).reshape(10, 7), permits=3)
+    batches = PrefetchedBatches(TrainingBatches(gate, 0, CPU), 2, ahead=3)  # type: ignore[arg-type]
+    with batches:
+        while batches._ready.qsize() < 3:  # nobody asked for any
+            batches._leaving.wait(0.001)
+        for _ in range(3):
+            batches.take(2)
+        assert gate.reads == 3
+        with pytest.raises(ValueError, match="count must be 2"):
+            batches.take(3)
+        gate.permits.release(100)
+    assert not batches._thread.is_alive()
+
+
+def test_a_failure_to_read_reaches_the_one_who_takes() -> None:
+    class Damaged(Gate):
+        def __getitem__(self, chosen: np.ndarray) -> np.ndarray:
+            raise OSError("the disk is gone")
+
+    rows = Damaged(np.zeros((4, 3), dtype=np.uint16), permits=0)
+    batches = PrefetchedBatches(TrainingBatches(rows, 0, CPU), 2)  # type: ignore[arg-type]
+    with batches, pytest.raises(OSError, match="the disk is gone"):
+        batches.take(2)
+
+
+def test_only_a_corpus_beyond_memory_is_prefetched_on_a_cpu() -> None:
+    small = np.zeros((4, 3), dtype=np.uint16)
+    large = np.broadcast_to(np.zeros(1, dtype=np.uint16), (2**11, 2**17))  # takes no memory: one token seen many times
+    with open_batches(small, 0, CPU, 2) as batches:
+        assert isinstance(batches, TrainingBatches)
+    with open_batches(large, 0, CPU, 2) as batches:
+        assert isinstance(batches, PrefetchedBatches)
 
 
 def test_evaluation_always_measures_the_same_rows(dataset: Dataset) -> None:
