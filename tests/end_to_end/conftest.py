@@ -33,7 +33,7 @@ def own_task(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [sys.executable, str(script), "--listen", "127.0.0.1:0", "--address-file", str(published)],
         stderr=subprocess.DEVNULL,
     )
-    wait_until(published.exists, 20, "the example task's address")
+    wait_until(published.exists, 60, "the example task's address")
     yield published.read_text().strip()
     process.terminate()
     process.wait(10)
@@ -63,12 +63,12 @@ def served(user: User, name: str, *options: str, **environment: str) -> Iterator
     process = user.start("serve", name, "--listen", "127.0.0.1:0", "--address-file", str(published), *options,
                          **environment)  # fmt: skip
     try:
-        wait_until(lambda: published.exists() or process.poll() is not None, 30, f"the address of {name}")
+        wait_until(lambda: published.exists() or process.poll() is not None, 60, f"the address of {name}")
         assert process.poll() is None, process.communicate()[1]
         yield published.read_text().strip()
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=40)
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,7 @@ def test_an_endpoint_in_the_environment_is_used_for_both_loops(
     """The scripted researcher stands for any endpoint here: it is asked over HTTP, and not started."""
     user, endpoint = User(tmp_path), f"http://{services.researcher}/v1"
     done = user.bilevel(
-        *("run", "--local", "--task", "own", "--serve-task", f"own={own_task}", "--trials", "5", "--confirm", "0"),
+        *("run", "--local", "--task", "own", "--serve-task", f"own={own_task}", "--trials", "6", "--confirm", "0"),
         *("--out", "out"),
         OPENAI_BASE_URL=endpoint,
         OPENAI_API_KEY="sk-any-key-1",

@@ -41,10 +41,10 @@ MOMENTS = {
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_ctrl_c_leaves_no_process_behind(user: User, own_task: str, moment: str) -> None:
     process = start(user, own_task)
-    wait_until(lambda: MOMENTS[moment](user), 30, moment)
+    wait_until(lambda: MOMENTS[moment](user), 60, moment)
     descendants = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=40)
     if moment != "while the command itself starts":  # the interpreter itself may still be loading then
         assert process.returncode == 130, (output, errors)
         assert "Traceback" not in output + errors
@@ -57,29 +57,29 @@ def test_other_ends_leave_no_process_behind_either(
     user: User, own_task: str, number: signal.Signals, code: int
 ) -> None:
     process = start(user, own_task)
-    wait_until(lambda: running(user), 30, "the search")
+    wait_until(lambda: running(user), 60, "the search")
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=40)
     assert process.returncode == code
     wait_until(lambda: user.processes() == [], 10, "the end of every process")
 
 
 def test_a_second_ctrl_c_does_not_leave_anything_either(user: User, own_task: str) -> None:
     process = start(user, own_task)
-    wait_until(lambda: running(user), 30, "the search")
+    wait_until(lambda: running(user), 60, "the search")
     for _ in range(3):
         process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
+    process.communicate(timeout=40)
     wait_until(lambda: user.processes() == [], 10, "the end of every process")
 
 
 def test_a_service_that_dies_ends_the_search_with_its_log(user: User, own_task: str) -> None:
     process = start(user, own_task)
-    wait_until(lambda: running(user), 30, "the search")
+    wait_until(lambda: running(user), 60, "the search")
     inner = next(p for p in user.processes() if "inner_service" in " ".join(p.cmdline()) and "supervisor.py" not in
                  " ".join(p.cmdline()))  # fmt: skip
     inner.kill()
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=40)
     assert process.returncode == 1
     assert "the inner service was ended by signal 9" in errors
     assert "inner.log" in errors
