@@ -74,6 +74,7 @@ class ResearchOutcome(StrEnum):
     NONE_CHOSEN = "none_chosen"
     REJECTED = "rejected"
     MODEL_FAILED = "model_failed"
+    STOPPED = "stopped"
 
 
 class Verdict(StrEnum):

@@ -244,7 +244,7 @@ def _finished(campaign: Campaign, number: int, error: str, counted: bool) -> lis
     """The end of a cycle, and the pause that too many failures or a spent budget bring."""
     happening: list[events.Event] = []
     if campaign.session is not None:
-        outcome = ResearchOutcome.MODEL_FAILED
+        outcome = ResearchOutcome.STOPPED
         happening.append(events.ResearchFinished(campaign.session.name, outcome, error or "stopped"))
     happening.append(events.CycleFinished(number, error, counted))
     if campaign.state is not CampaignState.ACTIVE:

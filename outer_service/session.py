@@ -87,9 +87,7 @@ class Session:
     ) -> Campaign:
         """One round. A failed one ends the session."""
         if campaign.budget_spent:
-            ended = events.ResearchFinished(
-                session.name, ResearchOutcome.MODEL_FAILED, f"stopped: {campaign.budget_spent}"
-            )
+            ended = events.ResearchFinished(session.name, ResearchOutcome.STOPPED, f"stopped: {campaign.budget_spent}")
             await self._finish(campaign, ended)
             raise BudgetSpent
         round_ = step.round

@@ -172,7 +172,7 @@ def _closing(campaign: Campaign, reason: str) -> list[events.Event]:
     """The end of what is open, so that the campaign can end."""
     closing: list[events.Event] = []
     if campaign.session is not None:
-        outcome = ResearchOutcome.MODEL_FAILED
+        outcome = ResearchOutcome.STOPPED
         closing.append(events.ResearchFinished(campaign.session.name, outcome, f"stopped: {reason}"))
     if campaign.cycle is not None:
         closing.append(events.CycleFinished(campaign.cycle.number, reason, counted=False))

@@ -152,7 +152,7 @@ async def test_a_spent_budget_stops_research_and_not_the_run(services: Any, oute
     model_endpoint.answers = dialogue(GOOD)
     events, run = await watched(services, outer, trials=30, levels=MECHANISM, max_tokens=300)
     [finished] = of_kind(events, "research_finished")
-    assert finished.outcome == pb.RESEARCH_OUTCOME_MODEL_FAILED
+    assert finished.outcome == pb.RESEARCH_OUTCOME_STOPPED
     assert "stopped: the budget of 300 tokens is spent" in finished.message
     assert [cycle.error for cycle in of_kind(events, "cycle_finished")] == [""]
     assert "the run goes on without research" in of_kind(events, "campaign_state_changed")[0].reason

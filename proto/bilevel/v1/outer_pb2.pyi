@@ -183,6 +183,8 @@ class _ResearchOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resea
     """The gate rejected every attempt."""
     RESEARCH_OUTCOME_MODEL_FAILED: _ResearchOutcome.ValueType  # 4
     """The model failed."""
+    RESEARCH_OUTCOME_STOPPED: _ResearchOutcome.ValueType  # 5
+    """Something else ended it: a spent budget, a cancellation, the end of the run, or the inner loop; the message says which."""
 
 class ResearchOutcome(_ResearchOutcome, metaclass=_ResearchOutcomeEnumTypeWrapper):
     """How a research session ended."""
@@ -197,6 +199,8 @@ RESEARCH_OUTCOME_REJECTED: ResearchOutcome.ValueType  # 3
 """The gate rejected every attempt."""
 RESEARCH_OUTCOME_MODEL_FAILED: ResearchOutcome.ValueType  # 4
 """The model failed."""
+RESEARCH_OUTCOME_STOPPED: ResearchOutcome.ValueType  # 5
+"""Something else ended it: a spent budget, a cancellation, the end of the run, or the inner loop; the message says which."""
 Global___ResearchOutcome: _TypeAlias = ResearchOutcome  # noqa: Y015
 
 class _Verdict:
