@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 BUF := $(VENV)/node_modules/.bin/buf
 PACKAGES := service_kit mechanisms gpt_trainer inner_service outer_service clients
 
-.PHONY: help setup demo test test-long lint format proto proto-check buf clean
+.PHONY: help setup demo test test-long attacks lint format proto proto-check buf clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test: $(READY) ## The default test suite
 
 test-long: $(READY) ## Tests that take longer
 	$(BIN)/python -m pytest -m long
+
+attacks: $(READY) ## The attack corpus at three levels; rewrites the table in docs/security.md
+	$(BIN)/python tests/attacks/attack_runner.py
 
 lint: $(READY) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
