@@ -100,7 +100,8 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
         run_id, number = names.trial_of(request.name, "name")
         after, over = (await self._store.search(run_id)).run.last_sequence, asyncio.Event()
         work: asyncio.Task[Trial] = asyncio.create_task(self._runs.evaluate(run_id, number))
-        work.add_done_callback(lambda _: over.set())
+        # An evaluation that is cancelled with its whole run ends with the run's trace.
+        work.add_done_callback(lambda done: None if done.cancelled() else over.set())
         try:
             async for item in self._store.watch(run_id, after, heartbeat=3600, draining=over):
                 if isinstance(item, Entry) and _concerns(item, number):

@@ -20,9 +20,9 @@ from inner_service.runs import Runs
 from inner_service.service import NAME, InnerLoopServicer
 from inner_service.store import Store
 from inner_service.tasks import Tasks
+from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Direction, Kind, Objective, Parameter, ParameterSpace
-from service_kit.errors import RemoteError
 from service_kit.server import ServerSettings, serving
 from service_kit.settings import ModelSettings
 from service_kit.status import remote_error
@@ -41,7 +41,7 @@ SPACE = ParameterSpace(
 OBJECTIVE = Objective("loss", Direction.MINIMIZE, "points", "distance from the optimum")
 
 Result = task_pb2.EvaluationResult
-Measure = Callable[[dict[str, Any], task_pb2.EvaluateRequest], Result]
+Measure = Callable[[dict[str, Any], task_pb2.EvaluateRequest], Result | None]
 
 
 def loss(configuration: dict[str, Any], seed: int = 0) -> float:
@@ -54,7 +54,7 @@ def succeeded(configuration: dict[str, Any], request: task_pb2.EvaluateRequest) 
 
 
 class QuadraticTask(task_pb2_grpc.TaskServiceServicer):
-    """A task whose outcomes the test controls: ``measure`` answers, ``gate`` holds evaluations back while it is cleared."""
+    """A task whose outcomes the test controls: ``measure`` answers, a cleared ``gate`` holds evaluations back."""
 
     def __init__(self) -> None:
         self.measure: Measure = succeeded
@@ -132,7 +132,8 @@ class QuadraticTask(task_pb2_grpc.TaskServiceServicer):
                 yield task_pb2.EvaluateResponse(progress=progress)
             await self.gate.wait()
             result = self.measure(dict(configuration_from_proto(request.configuration)), request)
-            yield task_pb2.EvaluateResponse(result=result)
+            if result is not None:
+                yield task_pb2.EvaluateResponse(result=result)
         except (asyncio.CancelledError, GeneratorExit):
             self.killed.put_nowait(request.label)
             raise

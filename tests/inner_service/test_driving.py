@@ -27,8 +27,8 @@ async def test_a_driven_run_keeps_what_is_strictly_better_and_nothing_else(inner
 
 
 async def test_an_equal_metric_is_not_better(inner, endpoint) -> None:
-    endpoint.answer = lambda state: [({"mode": "fancy" if len(state["trials"]) == 1 else "fancy"}, "decorate")]
-    run, events = await inner.driven(max_trials=1)
+    endpoint.answer = lambda _: [({"mode": "fancy"}, "decorate")]
+    _, events = await inner.driven(max_trials=1)
     [decided] = inner.of(events, "trial_decided")[1:]
     assert (decided.kept, decided.reason) == (False, "as good as the incumbent")
 
@@ -62,13 +62,13 @@ async def test_the_starting_configuration_is_the_baseline(inner, task) -> None:
 
 
 async def test_the_prompt_holds_the_complete_typed_state_and_the_sources(inner, endpoint) -> None:
-    run, _ = await inner.driven(max_trials=2)
+    await inner.driven(max_trials=2)
     state = endpoint.states[-1]
     assert state["task"] == "quadratic"
     assert state["objective"] == {"metric": "loss", "direction": "minimize", "unit": "points"}
-    assert {p["name"]: p["active"] for p in state["parameters"]} == dict.fromkeys(
-        ["x", "y", "mode", "betas"], True
-    ) | {"depth": False}
+    assert {p["name"]: p["active"] for p in state["parameters"]} == dict.fromkeys(["x", "y", "mode", "betas"], True) | {
+        "depth": False
+    }
     assert state["incumbent"]["configuration"]["x"] == 5.5
     assert [t["number"] for t in state["trials"]] == [0, 1]
     assert all("configuration" not in t for t in state["trials"])
@@ -208,7 +208,7 @@ async def test_five_failed_proposals_in_a_row_pause_the_run(inner, endpoint) -> 
 async def test_refused_candidates_are_recorded_and_the_model_is_told_why(inner, endpoint) -> None:
     bad: list[dict[str, Any]] = [{"x": 99.0}, {"wdith": 3}, {"x": 4.0}]
     endpoint.answer = lambda _: [(bad.pop(0), "why not")]
-    run, events = await inner.driven(max_trials=1)
+    run, _ = await inner.driven(max_trials=1)
     trials = await inner.trials(run.name)
     assert [t.state for t in trials] == [4, 6, 6, 4]
     assert "from -10 to 10" in trials[1].message
