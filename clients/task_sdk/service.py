@@ -139,8 +139,10 @@ def processor() -> str:
 
 
 def sentences(violations: Iterable[Violation]) -> str:
-    """Violations as one line."""
-    return "; ".join(f"{v.field}: {v.description}" if v.field else v.description for v in violations)
+    """Violations as one line; a sentence that names its parameter needs no prefix."""
+    return "; ".join(
+        v.description if v.description.startswith(v.field) else f"{v.field}: {v.description}" for v in violations
+    )
 
 
 def _log_ending(asked: Request, ending: Ending) -> None:
