@@ -69,7 +69,7 @@ class RunRecord:
         generated = [m for m in history.mechanisms.values() if m.generated]
         confirmation = history.confirmation
         bounded = confirmation is not None and confirmation.HasField("gain_low")
-        failed = [t for t in history.trials.values() if t.outcome not in _MEASURED and t.state in _DECIDED]
+        decided = [t for n, t in history.trials.items() if n > 0 and t.state in _DECIDED]
         return Summary(
             run=history.name,
             title=self.title,
@@ -90,8 +90,8 @@ class RunRecord:
             confirmed_split=_split(confirmation),
             confirmation_seeds=len(confirmation.seeds) if confirmation is not None else 0,
             trials=history.decided,
-            kept=sum(1 for n, t in history.trials.items() if n > 0 and t.state == trace_pb2.TRIAL_STATE_KEPT),
-            failed=len(failed),
+            kept=sum(1 for trial in decided if trial.state == trace_pb2.TRIAL_STATE_KEPT),
+            failed=sum(1 for trial in decided if trial.outcome not in _MEASURED),
             refused=sum(1 for t in history.trials.values() if t.state == trace_pb2.TRIAL_STATE_REJECTED),
             mechanisms_installed=len(generated),
             mechanisms_effective=sum(1 for mechanism in generated if mechanism.changes),
