@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-import structlog
-from bilevel.v1 import inner_pb2_grpc
-
-from inner_service.runs import Runs
-from inner_service.service import NAME, InnerLoopServicer
-from inner_service.store import Store
-from inner_service.tasks import Tasks
+from inner_service.options import Options
 from service_kit import logs
 from service_kit.errors import InvalidArgument
-from service_kit.llm.client import LanguageModel
-from service_kit.server import ServerSettings, parse_address, run, serve
+from service_kit.server import ServerSettings, parse_address, run
 from service_kit.settings import ModelSettings, PathSettings
 
 TASKS_VARIABLE = "BILEVEL_TASKS"
 _TASK_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-
-log = structlog.get_logger("inner_service")
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line asks for."""
-
-    server: ServerSettings
-    database: str
-    """SQLAlchemy URL."""
-    tasks: dict[str, str]
-    """Addresses by name."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -49,32 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 async def _main(parsed: argparse.Namespace) -> None:
     logs.configure("inner_service")
-    await serve_inner_loop(options_of(parsed), ModelSettings.load().or_scripted())
+    options, model_settings = options_of(parsed), ModelSettings.load().or_scripted()
 
+    from inner_service.server import serve_inner_loop  # the model's client takes a second: only when all is well
 
-async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> None:
-    """Serve until a signal; runs that were being driven go on. Raises :class:`ServiceError` when it cannot."""
-    draining = asyncio.Event()
-    model = LanguageModel(model_settings)
-    store = await Store.open(options.database)
-    tasks = Tasks(options.tasks)
-    runs = Runs(store, tasks, model)
-
-    def register(server: grpc.aio.Server) -> Iterable[str]:
-        inner_pb2_grpc.add_InnerLoopServiceServicer_to_server(InnerLoopServicer(runs, draining), server)
-        return [NAME]
-
-    async def stop() -> None:
-        await runs.close()
-        await tasks.close()
-        await model.close()
-        await store.close()
-
-    scripted = not model_settings.configured
-    log.info("model", name=model.name, endpoint=model_settings.base_url or "api.openai.com", scripted=scripted)
-    log.info("tasks", **options.tasks)
-    await runs.recover()
-    await serve(register, options.server, name="inner loop", draining=draining, on_stop=stop)
+    await serve_inner_loop(options, model_settings)
 
 
 def options_of(parsed: argparse.Namespace) -> Options:

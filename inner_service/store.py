@@ -71,7 +71,7 @@ class Store:
     @classmethod
     async def open(cls, url: str) -> Self:
         """Raises :class:`InvalidArgument` for a URL that cannot be used, :class:`ServiceError` when opening fails."""
-        return cls(await Database.open(url, eventlog.metadata, metadata))
+        return cls(await Database.open(url, eventlog.metadata, metadata, exclusive=True))
 
     async def close(self) -> None:
         await self._database.close()

@@ -11,11 +11,12 @@ writer and never delays one. Keep both short and never await a model or another 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 from sqlalchemy import Connection, DateTime, Dialect, Executable, MetaData, Row, event
 from sqlalchemy.engine import URL, make_url
@@ -62,20 +63,24 @@ class Database:
         self._one_writer = asyncio.Lock() if self._is_sqlite else nullcontext()
         self._after_commit: dict[Connection, list[Callable[[], None]]] = {}
         self._working: set[asyncio.Future[Any]] = set()
+        self._lock: IO[bytes] | None = None
         if self._is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
 
     @classmethod
-    async def open(cls, url: str, *metadata: MetaData) -> Self:
+    async def open(cls, url: str, *metadata: MetaData, exclusive: bool = False) -> Self:
         """Connect, and create the tables of ``metadata`` that do not exist.
 
+        With ``exclusive`` no other process can open the same SQLite file exclusively until this one closes it or ends.
         Raises :class:`InvalidArgument` for a URL that cannot be used and :class:`ServiceError` when connecting fails.
         """
         database = cls(_checked(url))
         try:
             if database._is_sqlite:
                 Path(database.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+                if exclusive:
+                    database._lock = _locked(Path(f"{database.url.database}.lock"))
             async with database.transaction() as connection:
                 for tables in metadata:
                     await connection.run_sync(tables.create_all)
@@ -91,6 +96,9 @@ class Database:
     async def close(self) -> None:
         await asyncio.gather(*self._working, return_exceptions=True)
         await self._engine.dispose()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     async def uninterrupted(self, work: Coroutine[Any, Any, T]) -> T:
         """Do ``work`` to its end even when the caller is cancelled, which the caller then still hears of.
@@ -159,6 +167,18 @@ def _checked(url: str) -> URL:
     if backend == "sqlite" and (not parsed.database or parsed.database == ":memory:"):
         raise wrong("must name a file: every connection needs to see the same data")
     return parsed.set(drivername=_DRIVERS[backend])
+
+
+def _locked(path: Path) -> IO[bytes]:
+    """A lock that the kernel takes back when this process ends, however that happens."""
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        hint = "Stop the other one, or choose another database with --database or BILEVEL_DATABASE."
+        raise ServiceError(f"the database {path.with_suffix('')} is in use by another process", hint=hint) from None
+    return file
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

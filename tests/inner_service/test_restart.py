@@ -99,6 +99,18 @@ async def test_a_killed_service_goes_on_with_its_run(process, task, endpoint, tr
     assert (run.state, run.decided_trials) == (trace_pb2.RUN_STATE_FINISHED, 3)
 
 
+async def test_a_second_service_on_the_same_database_is_refused(process, tmp_path: Path) -> None:
+    await process.start()
+    options = ["--listen", "127.0.0.1:0", "--task", "quadratic=127.0.0.1:9"]
+    options += ["--database", f"sqlite:///{tmp_path / 'inner.db'}"]
+    environment = {"OPENAI_BASE_URL": process.model, "BILEVEL_MODEL": "test-model", "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-m", "inner_service", *options]
+    second = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.PIPE)
+    _, said = await second.communicate()
+    assert second.returncode == 1
+    assert "is in use by another process" in said.decode()
+
+
 async def test_a_paused_run_stays_paused_over_a_restart(process, task) -> None:
     stub = await process.start()
     spec = trace_pb2.RunSpec(task="quadratic", max_trials=4, checkpoint_every=2)

@@ -39,7 +39,8 @@ SPEC = RunSpec("t", 7, 1, 2, 2, VALUES, True, 3, "name", {"group": "A"}, SECOND,
 TRIAL = Trial(0, VALUES, VALUES, "why", Origin.MECHANISM, "m", incumbent_metric=0.5)
 EFFECT = HookEffect(Hook.VETO, 5, 2, SECOND)
 REPORT = GateReport(
-    Verdict.REJECTED, Stage.REPLAY, (GateFinding(Stage.REPLAY, 3, "what", "do"),), (Hook.VETO,), 4, (EFFECT,), "ab", "text", "sum"
+    Verdict.REJECTED, Stage.REPLAY, (GateFinding(Stage.REPLAY, 3, "what", "do"),), (Hook.VETO,), 4, (EFFECT,), "ab",
+    "text", "sum",
 )  # fmt: skip
 MECHANISM = Mechanism(
     "m", "sum", "source", "ab", (Hook.VETO,), VALUES, REPORT, "author", effect=MechanismEffect((EFFECT,), 2, 1),

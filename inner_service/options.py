@@ -1,0 +1,18 @@
+"""How the service is to run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service_kit.server import ServerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asks for."""
+
+    server: ServerSettings
+    database: str
+    """SQLAlchemy URL."""
+    tasks: dict[str, str]
+    """Addresses by name."""

@@ -1,0 +1,49 @@
+"""The inner service put together: store, tasks, model, runs, and the server in front of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import grpc
+import structlog
+from bilevel.v1 import inner_pb2_grpc
+
+from inner_service.options import Options
+from inner_service.runs import Runs
+from inner_service.service import NAME, InnerLoopServicer
+from inner_service.store import Store
+from inner_service.tasks import Tasks
+from service_kit.llm.client import LanguageModel
+from service_kit.server import serve
+from service_kit.settings import ModelSettings
+
+log = structlog.get_logger("inner_service")
+
+
+async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> None:
+    """Serve until a signal; runs that were being driven go on. Raises :class:`ServiceError` when it cannot."""
+    draining = asyncio.Event()
+    model = LanguageModel(model_settings)
+    store = await Store.open(options.database)
+    tasks = Tasks(options.tasks)
+    runs = Runs(store, tasks, model)
+    recovering: list[asyncio.Task[None]] = []
+
+    def register(server: grpc.aio.Server) -> Iterable[str]:
+        # Not before the address is bound: a service that cannot start must not touch its runs.
+        recovering.append(asyncio.create_task(runs.recover()))
+        inner_pb2_grpc.add_InnerLoopServiceServicer_to_server(InnerLoopServicer(runs, draining), server)
+        return [NAME]
+
+    async def stop() -> None:
+        await asyncio.gather(*recovering)
+        await runs.close()
+        await tasks.close()
+        await model.close()
+        await store.close()
+
+    scripted = not model_settings.configured
+    log.info("model", name=model.name, endpoint=model_settings.base_url or "api.openai.com", scripted=scripted)
+    log.info("tasks", **options.tasks)
+    await serve(register, options.server, name="inner loop", draining=draining, on_stop=stop)
