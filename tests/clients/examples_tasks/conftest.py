@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 import pytest
@@ -99,3 +101,19 @@ def python_task() -> Callable[[str], list[str]]:
 @pytest.fixture(scope="session")
 def tasks_folder() -> Path:
     return TASKS
+
+
+@pytest.fixture
+def search(tmp_path: Path) -> Callable[[str, str], Awaitable[dict[str, Any]]]:
+    """Runs a short search of all levels over a task, with every service, and returns its summary."""
+
+    def run(name: str, address: str) -> dict[str, Any]:
+        arguments = ["run", "--local", "--json", "--task", name, "--serve-task", f"{name}={address}", "--trials", "6"]
+        arguments += ["--levels", "1,1.5,2", "--confirm", "1", "--out", str(tmp_path / "results")]
+        command = [sys.executable, "-c", "from clients.cli import main; main()", *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout
+        summary: dict[str, Any] = json.loads(done.stdout)
+        return summary
+
+    return lambda name, address: asyncio.to_thread(run, name, address)

@@ -83,3 +83,10 @@ async def test_node_refuses_what_the_space_does_not_take(
             await task.evaluate(**values)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert words in (caught.value.details() or "")
+
+
+@pytest.mark.long
+async def test_a_bilevel_search_runs_over_a_task_in_node(serve: Any, search: Any, command: list[str]) -> None:
+    async with serve(command) as task:
+        summary = await search("brotli", task.address)
+    assert (summary["state"], summary["trials"]) == ("finished", 6)
