@@ -26,6 +26,8 @@ from service_kit.errors import InvalidArgument, NotFound
 FORMAT = 1
 """Raised whenever the file's fields change."""
 
+FIELDS = {"format", "architecture", "weights", "weights_sha256", "tokenizer", "tokenizer_identity", "facts"}
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
@@ -70,7 +72,7 @@ def load(path: Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise _refused(path, "it is no checkpoint of this trainer, or damaged") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT or not set(content) >= FIELDS:
         raise _refused(path, f"it is not of format {FORMAT}")
     if _digest(content["weights"]) != content["weights_sha256"]:
         raise _refused(path, "its weights are not the ones that were written")
@@ -78,7 +80,10 @@ def load(path: Path) -> Checkpoint:
     if tokenizer.identity() != content["tokenizer_identity"]:
         raise _refused(path, "its tokeniser is not the one that was written")
     model = GPT(Architecture(**content["architecture"]))
-    model.load_state_dict(content["weights"])
+    try:
+        model.load_state_dict(content["weights"])
+    except RuntimeError as error:
+        raise _refused(path, "its weights do not fit its architecture") from error
     return Checkpoint(model, tokenizer, content["facts"])
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +17,7 @@ import torch
 from gpt_trainer import execution
 from gpt_trainer.clock import ClockKind
 from gpt_trainer.dataset import Dataset
-from gpt_trainer.device import Device
+from gpt_trainer.device import Device, Precision, open_device
 from gpt_trainer.evaluation import bits_per_byte
 from gpt_trainer.execution import execute
 from gpt_trainer.hyperparameters import Hyperparameters, check
@@ -148,6 +152,32 @@ def test_estimates_come_at_fixed_shares_of_the_budget_and_change_no_result(
     assert last is not None
     assert looked.val_bpb is not None
     assert first > last > looked.val_bpb - 0.3
+
+
+def test_a_busy_machine_gives_the_same_result(quick: Preset, dataset: Dataset, cpu: Device) -> None:
+    idle = run(quick, dataset, cpu)
+    neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        busy = run(quick, dataset, cpu)
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
+    assert busy.val_bpb == idle.val_bpb
+    assert busy.side_metrics["num_steps"] == idle.side_metrics["num_steps"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)  # two threads beside a busy neighbour are many times slower
+def test_one_and_two_threads_agree_within_a_thousandth(laptop: Preset, dataset: Dataset, cache: Path) -> None:
+    try:
+        one, two = (
+            run(laptop, dataset, open_device("cpu", threads, Precision.AUTO, cache), budget=laptop.budgets["short"])
+            for threads in (1, 2)
+        )
+    finally:
+        torch.set_num_threads(1)
+    assert one.val_bpb == pytest.approx(two.val_bpb, abs=0.001)
 
 
 @pytest.mark.long

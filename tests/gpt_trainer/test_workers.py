@@ -23,8 +23,10 @@ ENDLESS = TrialRequest({}, seed=0, budget=3600.0)
 
 
 @contextlib.asynccontextmanager
-async def pool(cache: Path, count: int = 1, memory_limit_mb: float | None = None) -> AsyncIterator[WorkerPool]:
-    settings = WorkerSettings("laptop", cache, "cpu", memory_limit_mb=memory_limit_mb)
+async def pool(
+    cache: Path, count: int = 1, memory_limit_mb: float | None = None, growth_mb: float = 512.0
+) -> AsyncIterator[WorkerPool]:
+    settings = WorkerSettings("laptop", cache, "cpu", memory_limit_mb=memory_limit_mb, growth_mb=growth_mb)
     opened = WorkerPool(settings, count)
     try:
         await opened.start()
@@ -96,6 +98,16 @@ async def test_refused_memory_is_out_of_memory_and_the_next_trial_succeeds(cache
         assert result.outcome is Outcome.OUT_OF_MEMORY
         assert "lower DEVICE_BATCH_SIZE" in result.message
         assert (await result_of(opened, QUICK)).outcome is Outcome.SUCCEEDED
+
+
+async def test_a_worker_that_holds_more_memory_than_it_may_is_replaced_after_its_trial(cache: Path) -> None:
+    """The allowance is below what the first trial leaves behind, so every trial ends its worker."""
+    pids: list[int] = []
+    async with pool(cache, growth_mb=-1.0) as opened:
+        results = [await result_of(opened, QUICK, at_first=pids.append) for _ in range(2)]
+    assert [result.outcome for result in results] == [Outcome.SUCCEEDED] * 2
+    assert results[0].val_bpb == results[1].val_bpb
+    assert len(set(pids)) == 2
 
 
 async def test_cancelling_kills_the_work_and_frees_the_slot(cache: Path) -> None:
