@@ -124,7 +124,10 @@ def _json(value: Any) -> Any:
 
 
 def _show(value: Any) -> str:
-    return json.dumps(_json(value), ensure_ascii=False)
+    """A value for people: six digits say enough."""
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_show(element) for element in value)}]"
+    return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
 @cache

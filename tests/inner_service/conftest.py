@@ -346,13 +346,13 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
     """Opens inner services on one database, one after the other."""
 
     @asynccontextmanager
-    async def serve(database: str = "inner.db") -> AsyncIterator[Inner]:
+    async def serve(tasks: dict[str, str] | None = None) -> AsyncIterator[Inner]:
         settings = ModelSettings.load(base_url=endpoint.url, model="test-model", retries=0)
         async with AsyncExitStack() as stack:
             model = LanguageModel(settings)
-            store = await Store.open(f"sqlite:///{tmp_path / database}")
-            tasks = Tasks({"quadratic": served.address, "lost": "127.0.0.1:9"})
-            runs, draining = Runs(store, tasks, model), asyncio.Event()
+            store = await Store.open(f"sqlite:///{tmp_path / 'inner.db'}")
+            configured = Tasks(tasks or {"quadratic": served.address, "lost": "127.0.0.1:9"})
+            runs, draining = Runs(store, configured, model), asyncio.Event()
 
             def register(server: grpc.aio.Server) -> list[str]:
                 servicer = InnerLoopServicer(runs, draining)
@@ -360,7 +360,7 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
                 return [NAME]
 
             async def stop() -> None:
-                for close in (runs.close, tasks.close, model.close, store.close):
+                for close in (runs.close, configured.close, model.close, store.close):
                     await close()
 
             await runs.recover()

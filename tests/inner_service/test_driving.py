@@ -308,6 +308,35 @@ async def test_idle_time_is_the_time_without_an_evaluation(inner, task, endpoint
     assert run.idle_time.ToNanoseconds() == pytest.approx(spans, abs=2000)
 
 
+async def test_cancelling_while_the_model_thinks_ends_the_run_without_its_answer(inner, endpoint) -> None:
+    endpoint.gate.clear()
+    name = await inner.create()
+    await inner.start(name)
+    await inner.until(name, lambda e: e.HasField("trial_decided"))
+    await asyncio.wait_for(inner.stub.CancelRun(pb.CancelRunRequest(name=name)), 10)
+    endpoint.gate.set()
+    events = await inner.finished(name)
+    assert inner.kinds(events)[-1] == "run_state_changed"
+    assert not inner.of(events, "model_called")
+
+
+async def test_a_run_whose_task_is_no_longer_configured_pauses_and_says_so(serve_inner, task) -> None:
+    task.gate.clear()
+    async with serve_inner() as inner:
+        name = await inner.create(max_trials=1)
+        await inner.start(name)
+        await task.started.get()
+    async with serve_inner(tasks={"other": "127.0.0.1:9"}) as inner:
+        paused = await inner.until_state(name, "PAUSED")
+        assert "task 'quadratic' does not exist" in paused.run_state_changed.reason
+        assert "--task NAME=HOST:PORT" in paused.run_state_changed.reason
+    task.gate.set()
+    async with serve_inner() as inner:
+        await inner.resume(name)
+        await inner.finished(name)
+        assert (await inner.run(name)).state == trace_pb2.RUN_STATE_FINISHED
+
+
 async def _so_far(inner: Any, name: str) -> Any:
     async for item in inner.stub.WatchTrace(pb.WatchTraceRequest(run=name, no_follow=True)):
         yield item.event
