@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 import random
@@ -30,6 +29,8 @@ def run(task: Task, request: Request, context: Context) -> Ending:
     try:
         returned = task.function(**arguments)
         if inspect.iscoroutine(returned):
+            import asyncio  # a quarter of a process's start that only async functions pay for
+
             returned = asyncio.run(returned)
         return measured(task, returned)
     except Cancelled:
