@@ -106,14 +106,13 @@ def train(
     plan(size, TrialRequest(changes, seed, seconds, ClockKind.VIRTUAL if kind == "virtual" else ClockKind.WALL))
     if tensorboard is not None:
         check_tensorboard()
-    dataset = prepare_dataset(size, cache, say)
-
-    from gpt_trainer.checkpoint import check_target  # torch takes two seconds: only when all is well
-    from gpt_trainer.device import Precision, open_device
-    from gpt_trainer.execution import execute
-
     if keep is not None:
         check_target(keep)
+    dataset = prepare_dataset(size, cache, say)
+
+    from gpt_trainer.device import Precision, open_device  # torch takes two seconds: only when all is well
+    from gpt_trainer.execution import execute
+
     opened = open_device(device, threads, Precision(precision), cache)
     request = TrialRequest(changes, seed, seconds, ClockKind.choose(kind, opened.is_cpu), split)
     plan(size, request)  # once more: only the device decides what auto means
@@ -260,6 +259,16 @@ def with_data(preset: Preset, data: str | None) -> Preset:
         return preset
     find_corpus(data, PathSettings.load().cache)
     return dataclasses.replace(preset, corpus=data)
+
+
+def check_target(path: Path) -> None:
+    """Refuse, before hours of training, a path that cannot be written. Raises InvalidArgument."""
+    if path.is_dir():
+        raise InvalidArgument.of("keep", f"must be a file; {path} is a folder")
+    if not path.absolute().parent.is_dir():
+        raise InvalidArgument.of("keep", f"must lie in a folder that exists; {path.absolute().parent} does not")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise InvalidArgument.of("keep", f"must lie in a folder that you may write to; {path.absolute().parent} is not")
 
 
 def read_choice(field: str, text: str, allowed: tuple[str, ...]) -> str:

@@ -87,16 +87,6 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(model, tokenizer, content["facts"])
 
 
-def check_target(path: Path) -> None:
-    """Refuse, before hours of training, a path that cannot be written. Raises InvalidArgument."""
-    if path.is_dir():
-        raise InvalidArgument.of("keep", f"must be a file; {path} is a folder")
-    if not path.absolute().parent.is_dir():
-        raise InvalidArgument.of("keep", f"must lie in a folder that exists; {path.absolute().parent} does not")
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise InvalidArgument.of("keep", f"must lie in a folder that you may write to; {path.absolute().parent} is not")
-
-
 def _refused(path: Path, reason: str) -> InvalidArgument:
     return InvalidArgument.of("checkpoint", f"{path} cannot be used: {reason}", hint="Train it again with --keep.")
 

@@ -126,7 +126,7 @@ def _build(corpus: Corpus, identity: str, vocabulary: int, context: int, folder:
                 raise TooLittleText(
                     f"{corpus.name} has too little text: split {split} does not fill one row of {context} tokens",
                     hint="Add text. One document in twenty goes to each validation split; a plain file counts as one "
-                    "document for every 16,384 characters, a row of JSONL or parquet as one.",
+                    "document for every 8,192 characters, a row of JSONL or parquet as one.",
                 )
         meta = {
             "corpus": identity,

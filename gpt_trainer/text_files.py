@@ -24,7 +24,7 @@ TABLE_SUFFIXES = frozenset({".jsonl", ".ndjson", ".parquet"})
 TEXT_FIELDS = ("text", "content")
 """Field of a row that is read: the first of these that there is."""
 
-PASSAGE = 16_384
+PASSAGE = 8_192
 """Characters after which a plain file is cut at the next line: a long file counts as several documents."""
 
 BLOCK = 20

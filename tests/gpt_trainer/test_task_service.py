@@ -12,6 +12,7 @@ import psutil
 import pytest
 import pytest_asyncio
 from bilevel.v1 import common_pb2, task_pb2, task_pb2_grpc
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from gpt_trainer.clock import ClockKind
 from gpt_trainer.dataset import Dataset
@@ -37,9 +38,14 @@ async def pool(cache: Path) -> AsyncIterator[WorkerPool]:
     await opened.stop()
 
 
+@pytest.fixture(scope="module")
+def event_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("tensorboard")
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stub(pool: WorkerPool, laptop: Preset, dataset: Dataset) -> AsyncIterator[Stub]:
-    task = Task(laptop, 0.8, ClockKind.VIRTUAL, 60.0, {"corpus": dataset.corpus}, "a test CPU")
+async def stub(pool: WorkerPool, laptop: Preset, dataset: Dataset, event_files: Path) -> AsyncIterator[Stub]:
+    task = Task(laptop, 0.8, ClockKind.VIRTUAL, 60.0, {"corpus": dataset.corpus}, "a test CPU", event_files)
     async with (
         serving(register(TaskServicer(task, pool)), ServerSettings(), name="gpt_trainer") as address,
         grpc.aio.insecure_channel(address) as channel,
@@ -66,6 +72,7 @@ async def test_describe_says_what_is_optimised(stub: Stub, laptop: Preset) -> No
     assert translate.duration_from_proto(task.budget) == pytest.approx(0.8)
     assert [source.path for source in task.sources] == [f"gpt_trainer/{name}" for name in SOURCES]
     assert "optimiser steps" in task.documentation
+    assert "corpus standard-library-python" in task.documentation
     assert all(parameter.documentation for parameter in task.space.parameters)
     assert [p.name for p in task.space.parameters if p.locked] == ["DEPTH", "ASPECT_RATIO"]
 
@@ -91,6 +98,25 @@ async def test_evaluate_streams_progress_and_the_same_result_for_the_same_seed(s
     _, held_out = await evaluate(stub, request)
     assert held_out.metric != first.metric
     assert held_out.side_metrics["num_steps"] < first.side_metrics["num_steps"]
+
+
+def scalars(event_files: Path, tag: str) -> list[float]:
+    (folder,) = event_files.glob("runs-a-trials-1-*")
+    read = EventAccumulator(str(folder))
+    read.Reload()
+    return [event.value for event in read.Scalars(tag)]
+
+
+async def test_estimates_of_the_metric_stream_on_the_way_and_event_files_hold_them(
+    stub: Stub, event_files: Path
+) -> None:
+    request = task_pb2.EvaluateRequest(label="runs/a/trials/1", configuration=configuration(TOTAL_BATCH_SIZE=2**12))
+    reports = [event.progress async for event in stub.Evaluate(request) if event.HasField("progress")]
+    estimates = [report.metrics["val_bpb_estimate"] for report in reports if "val_bpb_estimate" in report.metrics]
+    assert len(estimates) == 3
+    assert estimates[0] > estimates[-1] > 1.0
+    assert scalars(event_files, "validation/bpb_estimate") == pytest.approx(estimates)
+    assert len(scalars(event_files, "validation/bpb")) == 1
 
 
 async def test_a_combination_that_cannot_be_built_is_an_outcome_and_not_an_error(stub: Stub) -> None:
