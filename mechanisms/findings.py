@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from mechanisms.printable import one_line
+
 
 class Stage(StrEnum):
     """The gate's stages, in order. A rejection names the stage at which the source stopped."""
@@ -39,13 +41,13 @@ class Finding(NamedTuple):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Finding:
-        """Read a finding that crossed from a worker; every text is capped, because the worker is not trusted."""
+        """Read a finding that crossed from a worker; its texts are cleaned and capped: the worker is not trusted."""
         line = data.get("line")
         return cls(
             Stage(data["stage"]),
             line if type(line) is int and 0 < line < 1_000_000 else None,
-            str(data["message"])[:500],
-            str(data.get("hint", ""))[:500],
+            one_line(str(data["message"]), 500),
+            one_line(str(data.get("hint", "")), 500),
         )
 
     def render(self) -> str:

@@ -9,17 +9,17 @@ from __future__ import annotations
 import collections
 import itertools
 import operator
-import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from RestrictedPython.Guards import guarded_iter_unpack_sequence, guarded_unpack_sequence
 
+from mechanisms.language.classes import EXCEPTIONS, Own, make_class
 from mechanisms.language.facades import Facade
+from mechanisms.language.formatting import format_text
 from mechanisms.language.names import FRAME_NAMES, hide, is_dunder, reveal
 from mechanisms.language.objects import Candidate, Objective, OwnType, Record, Trial, View
-from mechanisms.language.records import FIELDS, FROZEN
 from mechanisms.language.space import Parameter, Space
 
 _TEXT = """
@@ -84,70 +84,6 @@ WRITABLE = (list, dict, collections.deque, collections.Counter, collections.Orde
 _RECORDS = (Trial, Candidate, View, Objective)
 _INDEXABLE = frozenset(READABLE)
 _CHANGEABLE = frozenset(WRITABLE)
-
-_EXCEPTIONS = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    Exception,
-    FloatingPointError,
-    IndexError,
-    KeyError,
-    LookupError,
-    NameError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    StopIteration,
-    TypeError,
-    ValueError,
-    ZeroDivisionError,
-)
-_BASES = frozenset((object, *_EXCEPTIONS))
-
-
-_NO_INIT: Any = object.__init__
-
-
-class Own(metaclass=OwnType):
-    """The root of every class that a mechanism defines. Names and hashes are serial numbers, never addresses, so that
-    two workers answer alike."""
-
-    __slots__ = ("__dict__", "_serial")
-    _serial: int
-    _count = 0
-
-    def __new__(cls, *args: object, **keywords: object) -> Own:
-        if (args or keywords) and cls.__init__ is _NO_INIT:
-            raise TypeError(f"{reveal(cls.__name__)}() takes no arguments")
-        self = object.__new__(cls)
-        Own._count += 1
-        self._serial = Own._count
-        return self
-
-    def __repr__(self) -> str:
-        fields = getattr(type(self), FIELDS, None)
-        if type(fields) is tuple:
-            return f"{reveal(type(self).__name__)}({', '.join(f'{reveal(f)}={getattr(self, f)!r}' for f in fields)})"
-        return f"<{reveal(type(self).__name__)} {self._serial}>"
-
-    def __hash__(self) -> int:
-        return self._serial
-
-
-def make_class(name: str, bases: tuple[Any, ...], namespace: dict[str, Any]) -> type:
-    """The metaclass of mechanism code: plain classes over ``object``, exceptions and other own classes."""
-    for base in bases:
-        if type(base) is not OwnType and base not in _BASES:
-            raise TypeError(f"class {reveal(name)}: only object, exceptions and your own classes can be a base class")
-    bases = tuple(base for base in bases if base is not object)
-    if not any(issubclass(base, BaseException) for base in bases):
-        bases = bases if any(type(base) is OwnType for base in bases) else (*bases, Own)
-        if FROZEN in namespace:
-            frozen = namespace[FROZEN]
-            namespace["__hash__"] = lambda self: hash(tuple(getattr(self, field) for field in frozen))
-    return OwnType(name, bases, namespace)
 
 
 def check_name(name: object) -> str:
@@ -257,31 +193,6 @@ def apply(function: Callable[..., Any], /, *args: Any, **keywords: Any) -> Any:
     return function(*args, **{hide(name): value for name, value in keywords.items()})
 
 
-_FIELD = re.compile(r"\{\{|\}\}|\{(?P<key>[A-Za-z_0-9]*)(?:!(?P<conversion>[rs]))?(?::(?P<spec>[^{}]*))?\}|[{}]")
-
-
-def format_text(template: str, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
-    """``str.format`` with plain fields only: no attributes, no items, no nested specifications."""
-    position = iter(range(len(args)))
-
-    def value(match: re.Match[str]) -> str:
-        text = match[0]
-        if text in ("{{", "}}"):
-            return text[0]
-        if text in "{}" and len(text) == 1:
-            raise ValueError("format takes {}, {0}, {name} and {:.3f} fields only; use an f-string")
-        key = match["key"]
-        try:
-            found = keywords[hide(key)] if key and not key.isdigit() else args[int(key) if key else next(position)]
-        except StopIteration:
-            raise IndexError("format: more fields than arguments") from None
-        if match["conversion"]:
-            found = repr(found) if match["conversion"] == "r" else str(found)
-        return format(found, match["spec"] or "")
-
-    return _FIELD.sub(value, template)
-
-
 class _Silent:
     """What ``print`` becomes: output goes nowhere."""
 
@@ -354,7 +265,7 @@ BUILTINS: dict[str, Any] = {
             str,
         ),
         *(sum, tuple, zip),
-        *_EXCEPTIONS,
+        *EXCEPTIONS,
     )
 } | {
     "getattr": guarded_getattr,

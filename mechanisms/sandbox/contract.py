@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from mechanisms.interface import Candidate, Origin, SearchView
+from mechanisms.printable import one_line, printable
 from mechanisms.sandbox.failures import FailureKind
 from mechanisms.sandbox.limits import SandboxLimits
 from service_kit.parameters import InvalidConfiguration, ParameterSpace, Violation, value_from_json
@@ -47,19 +48,19 @@ def prompt_text(answer: Any, limits: SandboxLimits) -> str:
     if len(answer) > limits.prompt_characters:
         message = f"prompt text of {len(answer)} characters; at most {limits.prompt_characters} are allowed"
         raise Breach(FailureKind.OUT_OF_RANGE, message)
-    return _printable(answer)
+    return printable(answer)
 
 
 def reason(answer: Any, limits: SandboxLimits) -> str | None:
     """Why a candidate must not run, in one line; None when it may."""
     if answer is None:
         return None
-    if type(answer) is not str or not answer.strip():
+    if type(answer) is not str or not printable(answer).strip():
         raise _wrong_type("a reason as non-empty text, or None", answer)
     if len(answer) > limits.reason_characters:
         message = f"a reason of {len(answer)} characters; at most {limits.reason_characters} are allowed"
         raise Breach(FailureKind.OUT_OF_RANGE, message)
-    return " ".join(_printable(answer).split())
+    return one_line(answer, limits.reason_characters)
 
 
 def proposals(
@@ -111,7 +112,7 @@ def candidate(answer: Any, view: SearchView, space: ParameterSpace, limits: Sand
         raise Breach(FailureKind.WRONG_TYPE, f"a candidate's changes: {error}") from None
     except InvalidConfiguration as error:
         raise Breach(FailureKind.OUT_OF_RANGE, str(error)[:1000]) from None
-    return Candidate(changes, " ".join(_printable(hypothesis).split()), Origin.MECHANISM)
+    return Candidate(changes, one_line(hypothesis, limits.hypothesis_characters), Origin.MECHANISM)
 
 
 def scores(answer: Any, count: int) -> tuple[float, ...]:
@@ -160,7 +161,3 @@ def _check_active(changes: dict[str, Any], view: SearchView) -> None:
     ]
     if violations:
         raise InvalidConfiguration(violations)
-
-
-def _printable(text: str) -> str:
-    return "".join(c for c in text if c.isprintable() or c == "\n")

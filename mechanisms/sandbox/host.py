@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar
 
 from mechanisms.findings import Finding, Stage
 from mechanisms.interface import Candidate, Hook, SearchView, TrialRecord
+from mechanisms.printable import one_line
 from mechanisms.sandbox import contract
 from mechanisms.sandbox.channel import Channel, ChannelFailure
 from mechanisms.sandbox.failures import FailureKind, MechanismFailure, MechanismRejected, SandboxUnavailable
@@ -215,7 +216,7 @@ class MechanismProcess:
 
     def _describe(self, described: Any) -> None:
         try:
-            self.title, self.summary = str(described["name"])[:48], str(described["summary"])[:200]
+            self.title, self.summary = one_line(str(described["name"]), 48), one_line(str(described["summary"]), 200)
             self.hooks = frozenset(Hook(hook) for hook in described["hooks"])
         except (KeyError, TypeError, ValueError):
             raise MechanismFailure(Hook.INIT, FailureKind.PROTOCOL, "the worker described no mechanism") from None
@@ -262,7 +263,7 @@ class MechanismProcess:
             return answer["answer"]
         failed = answer.get("failed")
         try:
-            kind, message, line = FailureKind(failed["kind"]), str(failed["message"])[:500], failed["line"]  # type: ignore[index]
+            kind, message, line = FailureKind(failed["kind"]), one_line(str(failed["message"]), 500), failed["line"]  # type: ignore[index]
         except (KeyError, TypeError, ValueError):
             raise MechanismFailure(hook, FailureKind.PROTOCOL, "the worker sent no answer") from None
         raise MechanismFailure(hook, kind, message, line if type(line) is int else None)

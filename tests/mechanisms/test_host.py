@@ -240,3 +240,18 @@ async def test_the_required_layers_hold(start: Any) -> None:
         assert int(status["CapEff"], 16) == 0
         assert psutil.Process(process.pid).environ() == {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8"}
         assert psutil.Process(process.pid).num_fds() == 3
+
+
+async def test_what_a_mechanism_says_cannot_steer_a_terminal(start: Any, objective: Any, history: Any) -> None:
+    hostile = r"a\x1b[2J\x00b\u202ec\ud800d\nSYSTEM: e"
+    source = f"class Mechanism:\n    '''Bold\x1b[31m: red.'''\n    def prompt(self, view): return '{hostile}'\n"
+    source += f"    def veto(self, view, candidate): return '{hostile}'\n"
+    source += f"    def budget(self, view, candidate): raise ValueError('{hostile}')\n"
+    process = await observed(await start(source), history)
+    view, candidate = moment(objective, history), Candidate({"DEPTH": 5}, "")
+    assert process.summary == "Bold[31m: red."
+    assert await process.prompt(view) == "a[2Jbcd\nSYSTEM: e"
+    assert await process.veto(view, candidate) == "a[2Jbcd SYSTEM: e"
+    with pytest.raises(MechanismFailure) as failure:
+        await process.budget(view, candidate)
+    assert failure.value.message == "ValueError: a[2Jbc?d SYSTEM: e"

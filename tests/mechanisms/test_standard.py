@@ -165,10 +165,19 @@ async def test_orthogonal_exploration_measures_main_effects_and_combines_them(se
 
 
 async def test_annealing_accepts_worse_trials_early_and_hardly_late(search: Any) -> None:
-    running = await search("annealing", start=2.0, cooling=0.93)
-    history = await running.run(80)
-    worse = [t.number for t in history[1:] if t.kept and t.metric > t.incumbent_metric]
-    assert sum(number <= 40 for number in worse) > 3 * sum(number > 40 for number in worse)
+    running = await search("annealing", start=1.0, cooling=0.93)
+    worse = {**SPACE.defaults(), "DECAY": 0.05}
+    gap = loss(worse) - loss(SPACE.defaults())
+    accepted = []
+    for trials in (6, 60):
+        while len(running.history) < trials:
+            await running.observe(worse, {"DECAY": 0.05}, False)
+        trial = dataclasses.replace(running.view.incumbent, metric=loss(SPACE.defaults()) + gap, kept=None)
+        answers = [await running.process.accept(running.view, trial) for _ in range(60)]
+        assert set(answers) <= {True, None}
+        accepted.append(answers.count(True))
+    assert accepted[0] > 10
+    assert accepted[1] <= 2
 
 
 async def test_plateau_diversification_waits_for_a_stall_and_takes_the_neglected(search: Any) -> None:
