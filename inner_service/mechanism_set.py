@@ -88,9 +88,10 @@ class MechanismSet:
             await self._count([member])
 
     async def close(self) -> None:
-        """End all processes; the mechanisms stay active and can be started again."""
+        """End all processes; the mechanisms stay active and can be started again. Safe to call again when cancelled."""
         while self._members:
-            await self._members.pop().process.close()
+            await self._members[-1].process.close()
+            self._members.pop()
 
     async def texts(self, view: SearchView) -> dict[str, str]:
         """What mechanisms add to the proposer's prompt, by name."""

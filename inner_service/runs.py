@@ -218,9 +218,10 @@ class Runs:
 
     async def _retire(self, run_id: str) -> None:
         """End the processes of a run that has ended."""
-        loop = self._loops.pop(run_id, None)
+        loop = self._loops.get(run_id)
         if loop is not None:
             await loop.mechanisms.close()
+            self._loops.pop(run_id, None)
 
 
 def require(search: Search, action: str, *states: RunState) -> None:

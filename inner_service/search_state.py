@@ -13,6 +13,7 @@ import jinja2
 
 from inner_service.lessons import Lesson
 from inner_service.run import Search, Trial, TrialState
+from mechanisms.fence import fenced
 from mechanisms.interface import Candidate
 from service_kit.llm.failures import Message
 from service_kit.parameters import configuration_to_json, value_to_json
@@ -94,7 +95,7 @@ def proposer_prompt(search: Search, briefing: Briefing) -> tuple[Message, ...]:
     state = json.dumps(search_state(search, briefing), ensure_ascii=False, separators=(",", ":"))
     return (
         Message("system", _template("propose_system.j2").render(values)),
-        Message("user", _template("propose.j2").render(values, state=state)),
+        Message("user", _template("propose.j2").render(values, state=state, fenced=fenced)),
     )
 
 

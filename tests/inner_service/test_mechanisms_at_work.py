@@ -5,6 +5,7 @@ import pytest
 from bilevel.v1 import common_pb2, trace_pb2
 from bilevel.v1 import inner_pb2 as pb
 
+from mechanisms.fence import fenced
 from mechanisms.standard import sources
 
 PROPOSER = '''
@@ -270,7 +271,7 @@ async def test_what_a_mechanism_says_is_fenced_in_the_prompt_and_settings_reach_
     await inner.start(name)
     events = await inner.finished(name)
     content = endpoint.prompts[-1][-1]["content"]
-    assert "<<<<< adviser\n2 attempts so far\n>>>>> adviser" in content
+    assert fenced("adviser", "2 attempts so far") in content
     [mechanism] = endpoint.states[-1]["mechanisms"]
     assert (mechanism["name"], mechanism["prompt"]) == ("adviser", "2 attempts so far")
     assert not inner.of(events, "decision_changed"), "a prompt text is an influence and no changed decision"
