@@ -113,29 +113,67 @@ class VirtualClock:
         self._steps += 1
 
 
-class WallClock:
-    """Charges the time that steps take on this machine; the step during which the budget ends is finished.
+class Stopwatch(Protocol):
+    """Measures intervals, some of which may still be under way on a device."""
 
-    ``synchronise`` waits for the device, so that no work is left uncounted.
-    """
+    def start(self) -> None: ...
 
-    def __init__(
-        self, budget: float, synchronise: Callable[[], None], now: Callable[[], float] = time.perf_counter
-    ) -> None:
-        self.budget, self._synchronise, self._now = budget, synchronise, now
-        self._spent = self._began = 0.0
+    def stop(self) -> None: ...
 
-    @property
-    def spent(self) -> float:
-        return self._spent
+    def read(self) -> tuple[float, int, int]:
+        """Seconds of all intervals that are over, their number, and the number of those that are not."""
 
-    def affords_step(self) -> bool:
-        return self._spent < self.budget
+    def wait(self) -> None:
+        """Until every interval is over."""
 
-    def begin_step(self) -> None:
+
+class HostStopwatch:
+    """Measures by this machine's clock. ``synchronise`` waits for the device, so that no work is left uncounted."""
+
+    def __init__(self, synchronise: Callable[[], None], now: Callable[[], float] = time.perf_counter) -> None:
+        self._synchronise, self._now = synchronise, now
+        self._seconds = self._began = 0.0
+        self._count = 0
+
+    def start(self) -> None:
         self._synchronise()
         self._began = self._now()
 
-    def end_step(self) -> None:
+    def stop(self) -> None:
         self._synchronise()
-        self._spent += self._now() - self._began
+        self._seconds += self._now() - self._began
+        self._count += 1
+
+    def read(self) -> tuple[float, int, int]:
+        return self._seconds, self._count, 0
+
+    def wait(self) -> None:
+        return None
+
+
+class WallClock:
+    """Charges the time that steps take on this machine; the step during which the budget ends is finished.
+
+    A step that is still under way is taken for as long as the others were on average, so that queueing steps ahead on a
+    device gains no budget.
+    """
+
+    def __init__(self, budget: float, stopwatch: Stopwatch) -> None:
+        self.budget, self._stopwatch = budget, stopwatch
+
+    @property
+    def spent(self) -> float:
+        seconds, over, under_way = self._stopwatch.read()
+        if under_way and not over:
+            self._stopwatch.wait()
+            return self._stopwatch.read()[0]
+        return seconds + under_way * seconds / max(over, 1)
+
+    def affords_step(self) -> bool:
+        return self.spent < self.budget
+
+    def begin_step(self) -> None:
+        self._stopwatch.start()
+
+    def end_step(self) -> None:
+        self._stopwatch.stop()

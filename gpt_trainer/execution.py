@@ -15,9 +15,9 @@ from gpt_trainer.checkpoint import save
 from gpt_trainer.clock import REFERENCE_CORE, Clock, ClockKind, VirtualClock, WallClock
 from gpt_trainer.dataset import Dataset
 from gpt_trainer.device import Device
-from gpt_trainer.evaluation import bits_per_byte
-from gpt_trainer.model import GPT
+from gpt_trainer.evaluation import ROWS_AT_A_TIME, bits_per_byte
 from gpt_trainer.optimizer import MuonAdamW
+from gpt_trainer.paths import open_model
 from gpt_trainer.presets import Preset
 from gpt_trainer.training import DivergenceError, Estimates, Training, train
 from gpt_trainer.trial import Plan, Progress, TrialRequest, TrialResult, code_identity, plan, result_lines
@@ -67,18 +67,20 @@ def _run(
 ) -> TrialResult:
     began = time.perf_counter()
     gc.collect()
-    device.reset_peak_memory()
+    device.release_memory()
     torch.manual_seed(request.seed)
-    model = GPT(planned.architecture, device.compute).to(device.torch_device)
+    opened = open_model(planned.architecture, planned.hyperparameters, ROWS_AT_A_TIME, device)
+    model, path = opened.model, opened.path
     model.initialise(request.seed)
-    optimizer = MuonAdamW(model, planned.hyperparameters)
+    device.reset_peak_memory()
+    optimizer = MuonAdamW(model, planned.hyperparameters, compile_updates=opened.compile_seconds is not None)
     clock = _clock(request, planned, device)
     estimates = Estimates(
-        preset.estimates_at, lambda: bits_per_byte(model, dataset, Split.SEARCH.value, preset.estimate_tokens, device)
+        preset.estimates_at, lambda: bits_per_byte(path, dataset, Split.SEARCH.value, preset.estimate_tokens, device)
     )
     rows = planned.hyperparameters.device_batch_size
     with open_batches(dataset.rows("train"), request.seed, device.torch_device, rows) as batches:
-        training = train(model, optimizer, batches, planned, clock, device, report, estimates)
+        training = train(path, optimizer, batches, planned, clock, device, report, estimates)
 
     evaluation_began = time.perf_counter()
     report(
@@ -92,7 +94,7 @@ def _run(
             evaluation_began - began,
         )
     )
-    val_bpb = bits_per_byte(model, dataset, request.split.value, preset.evaluation_tokens, device)
+    val_bpb = bits_per_byte(path, dataset, request.split.value, preset.evaluation_tokens, device)
     if not math.isfinite(val_bpb):
         raise DivergenceError(f"validation loss is {val_bpb} after {training.steps} steps")
     ended = time.perf_counter()
@@ -103,6 +105,8 @@ def _run(
         "total_seconds": ended - began,
         "peak_memory_mb": device.peak_memory_mb(),
     }
+    if opened.compile_seconds is not None:
+        side_metrics["compile_seconds"] = opened.compile_seconds
     result = TrialResult(Outcome.SUCCEEDED, val_bpb, side_metrics, identity=_identity(dataset, device, request))
     if keep is not None:
         save(keep, model, dataset.load_tokenizer(), result_lines(result, request))
@@ -112,7 +116,7 @@ def _run(
 def _clock(request: TrialRequest, planned: Plan, device: Device) -> Clock:
     if request.clock is ClockKind.VIRTUAL:
         return VirtualClock(request.budget, planned.step_seconds)
-    return WallClock(request.budget, device.synchronise)
+    return WallClock(request.budget, device.stopwatch())
 
 
 def _training_metrics(training: Training, planned: Plan, device: Device) -> dict[str, float]:

@@ -12,6 +12,7 @@ H heads, D head channels, V vocabulary, F hidden width of the MLP.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,9 +78,23 @@ def mlp_block(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
     return _MLPBlock.apply(x, up, down)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def softcap_cross_entropy(hidden: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats of softly capped logits: hidden [N, C], unembedding [V, C], targets [N]."""
-    return _SoftcapCrossEntropy.apply(hidden, unembedding, targets)  # type: ignore[no-any-return, no-untyped-call]
+ChunkGradient = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+"""From hidden [n, C], unembedding [V, C] and targets [n]: their loss in nats, and a quarter of its gradient by the
+logits [n, V], in hidden's format."""
+
+
+def softcap_cross_entropy(
+    hidden: Tensor,
+    unembedding: Tensor,
+    targets: Tensor,
+    chunk: int = LOSS_CHUNK,
+    chunk_gradient: ChunkGradient | None = None,
+) -> Tensor:
+    """Mean cross-entropy in nats of softly capped logits: hidden [N, C], unembedding [V, C], targets [N].
+
+    Holds the logits of ``chunk`` tokens at a time. ``chunk_gradient`` replaces this file's CPU version.
+    """
+    return _SoftcapCrossEntropy.apply(hidden, unembedding, targets, chunk, chunk_gradient or _chunk_gradient)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def token_cross_entropy(hidden: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
@@ -87,34 +102,34 @@ def token_cross_entropy(hidden: Tensor, unembedding: Tensor, targets: Tensor) ->
     w = unembedding.to(hidden.dtype).t()
     losses = []
     for h, target in zip(torch.split(hidden, LOSS_CHUNK), torch.split(targets, LOSS_CHUNK), strict=True):
-        capped = _squash(h, w).mul_(-2 * SOFT_CAP)
+        capped = _below_cap(h, w).mul_(-2 * SOFT_CAP)
         losses.append(torch.log_softmax(capped, 1).gather(1, target[:, None])[:, 0].neg_())
     return torch.cat(losses)
 
 
-def _squash(hidden: Tensor, w: Tensor) -> Tensor:
+def _below_cap(hidden: Tensor, w: Tensor) -> Tensor:
     """How far each logit stays below the cap: ``r = (1 - tanh(z / SOFT_CAP)) / 2`` in (0, 1), in a wide format.
 
-    The capped logit is ``SOFT_CAP - 2·SOFT_CAP·r``, and softmax does not see the constant. A sigmoid is half the work of
-    a tanh here, and its argument's factor costs nothing inside the product.
+    The capped logit is ``SOFT_CAP - 2·SOFT_CAP·r``, and softmax does not see the constant. A sigmoid is half the work
+    of a tanh here, and its argument's factor costs nothing inside the product.
     """
     z = torch.addmm(hidden.new_empty(()), hidden, w, beta=0, alpha=-2 / SOFT_CAP)
-    return z.to(_wide(z)).sigmoid_()
+    return z.to(wide(z)).sigmoid_()
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def wide(x: Tensor) -> torch.dtype:
     """The format in which sums over ``x`` are kept: at least float32."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
 def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
     """``(a·b).sum()`` in a wide format; torch's bfloat16 dot product is eight times slower."""
-    return (a * b).sum(dtype=_wide(a))
+    return (a * b).sum(dtype=wide(a))
 
 
 def _normalise(x: Tensor) -> tuple[Tensor, Tensor]:
     """RMS norm over the last dimension and the reciprocal root that it used."""
-    mean_square = torch.linalg.vecdot(x, x).unsqueeze(-1).to(_wide(x)).div_(x.shape[-1])
+    mean_square = torch.linalg.vecdot(x, x).unsqueeze(-1).to(wide(x)).div_(x.shape[-1])
     r = mean_square.add_(EPSILON).rsqrt_().to(x.dtype)
     return x * r, r
 
@@ -208,7 +223,7 @@ class _AttentionBlock(Function):
         ds = _normalise_backward(dh, h, r).add_(dy)
         dresid, dinject = _sum_of_products(ds, x), _sum_of_products(ds, x0)
         dx, dx0 = ds * resid.to(x.dtype), ds * inject.to(x.dtype)
-        return dx, dx0, dresid, dinject, dw.to(_wide(w)), dgate, dvalues, None, None
+        return dx, dx0, dresid, dinject, dw.to(wide(w)), dgate, dvalues, None, None
 
 
 def _rotate_into(out: Tensor, x: Tensor, cosine: Tensor, sine: Tensor) -> None:
@@ -222,7 +237,7 @@ def _rotate_into(out: Tensor, x: Tensor, cosine: Tensor, sine: Tensor) -> None:
 
 
 def _attend(qk: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Softmax attention on qk [2, B·H, T, D], v [B·H, T, D]: output, unnormalised weights [B·H, T, T], reciprocal sums."""
+    """Softmax attention on qk [2, B·H, T, D] and v [B·H, T, D]: output, weights [B·H, T, T], their reciprocal sums."""
     q, k = qk
     visible, scale, unused = mask.to(q.dtype), q.shape[-1] ** -0.5, q.new_empty(())
     o, e = torch.empty_like(q), torch.empty(q.shape[0], q.shape[1], q.shape[1], dtype=q.dtype)
@@ -236,9 +251,7 @@ def _attend(qk: Tensor, v: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor
     return o, e, inverse
 
 
-def _attend_backward(
-    do: Tensor, qk: Tensor, v: Tensor, o: Tensor, e: Tensor, inverse: Tensor
-) -> tuple[Tensor, Tensor]:
+def _attend_backward(do: Tensor, qk: Tensor, v: Tensor, o: Tensor, e: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of :func:`_attend` with respect to qk [2, B·H, T, D] and v."""
     dqk, dv = torch.empty_like(qk), torch.empty_like(v)
     scale, unused = v.shape[-1] ** -0.5, v.new_empty(())
@@ -266,10 +279,10 @@ class _MLPBlock(Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h, r, w1, w2, active, squared = ctx.saved_tensors
-        wide = _wide(h)
-        ddown = (dy.t() @ squared).to(wide)
+        kept = wide(h)
+        ddown = (dy.t() @ squared).to(kept)
         dhidden = torch.addmm(dy.new_empty(()), dy, w2, beta=0, alpha=2).mul_(active)
-        dup = (dhidden.t() @ h).to(wide)
+        dup = (dhidden.t() @ h).to(kept)
         return _normalise_backward(dhidden @ w1, h, r).add_(dy), dup, ddown
 
 
@@ -277,26 +290,33 @@ class _SoftcapCrossEntropy(Function):
     """Computes both gradients in the forward pass, chunk by chunk, so that no logits are kept."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, unembedding: Tensor, targets: Tensor) -> Tensor:
-        wide = _wide(hidden)
+    def forward(
+        ctx: Any, hidden: Tensor, unembedding: Tensor, targets: Tensor, chunk: int, chunk_gradient: ChunkGradient
+    ) -> Tensor:
+        kept = wide(hidden)
         w = unembedding.to(hidden.dtype)
         n = hidden.shape[0]
-        dhidden, dw = torch.empty_like(hidden), torch.zeros(unembedding.shape, dtype=wide)
-        total = torch.zeros((), dtype=torch.float64)
-        for i in range(0, n, LOSS_CHUNK):
-            h, target = hidden[i : i + LOSS_CHUNK], targets[i : i + LOSS_CHUNK, None]
-            r = _squash(h, w.t())  # [chunk, V]
-            p = torch.softmax(r * (-2 * SOFT_CAP), 1)
-            at_target = p.gather(1, target)
-            total -= at_target.log().sum()
-            p.scatter_(1, target, at_target.sub_(1))
-            dlogits = p.mul_(r.addcmul_(r, r, value=-1)).to(hidden.dtype)  # the cap's slope, 1 - tanh², is 4·(r - r²)
-            torch.addmm(hidden.new_empty(()), dlogits, w, beta=0, alpha=4 / n, out=dhidden[i : i + LOSS_CHUNK])
-            dw.add_(dlogits.t() @ h, alpha=4 / n)
+        dhidden, dw = torch.empty_like(hidden), torch.zeros_like(unembedding, dtype=kept)
+        total, unused = torch.zeros((), dtype=torch.float64, device=hidden.device), hidden.new_empty(())
+        for i in range(0, n, chunk):
+            h = hidden[i : i + chunk]
+            nats, quarter = chunk_gradient(h, w, targets[i : i + chunk])
+            total += nats
+            torch.addmm(unused, quarter, w, beta=0, alpha=4 / n, out=dhidden[i : i + chunk])
+            dw.add_(quarter.t() @ h, alpha=4 / n)
         ctx.save_for_backward(dhidden, dw)
-        return (total / n).to(wide)
+        return (total / n).to(kept)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dhidden, dw = ctx.saved_tensors
-        return dhidden * grad.to(dhidden.dtype), dw * grad, None
+        return dhidden * grad.to(dhidden.dtype), dw * grad, None, None, None
+
+
+def _chunk_gradient(h: Tensor, w: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    r = _below_cap(h, w.t())  # [n, V]
+    p = torch.softmax(r * (-2 * SOFT_CAP), 1)
+    at_target = p.gather(1, target[:, None])
+    nats = at_target.log().sum().neg_()
+    p.scatter_(1, target[:, None], at_target.sub_(1))
+    return nats, p.mul_(r.addcmul_(r, r, value=-1)).to(h.dtype)  # the cap's slope, 1 - tanh², is 4·(r - r²)

@@ -17,6 +17,7 @@ query, key, value and output matrices. Shapes: B rows, T tokens a row, C width, 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
@@ -28,13 +29,15 @@ from gpt_trainer.kernels import EPSILON, SOFT_CAP
 
 ROTARY_BASE = 10_000.0
 
+Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""From a layer's number and its q, k, v [B, H, T, D]: what its heads found, of the same shape."""
+
 
 class GPT(nn.Module):
     """The model. ``compute`` is the number format of activations and matrix products; parameters stay as created."""
 
     cosine: Tensor
     sine: Tensor
-    masks: Tensor
 
     def __init__(self, architecture: Architecture, compute: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -52,7 +55,7 @@ class GPT(nn.Module):
         cosine, sine = rotary_tables(a.context, a.head_dim)
         self.register_buffer("cosine", cosine.to(compute), persistent=False)
         self.register_buffer("sine", sine.to(compute), persistent=False)
-        self.register_buffer("masks", torch.stack([window_mask(a.context, w) for w in a.windows]), persistent=False)
+        self._masks: dict[int, Tensor] = {}
 
     @torch.no_grad()
     def initialise(self, seed: int) -> None:
@@ -83,15 +86,22 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits [B, T, V] for ``tokens`` [B, T], before the soft cap: the plain path."""
+        x = self.hidden(tokens, self.dense_attention)
+        return F.linear(x, self.unembedding.to(x.dtype))
+
+    def hidden(self, tokens: Tensor, attention: Attention) -> Tensor:
+        """The normalised last residual stream, [B, T, C]."""
         a = self.architecture
         x = rms_norm(F.embedding(tokens, self.embedding).to(self.compute))  # [B, T, C]
         x0 = x
+        weights, up, down = (z.to(x.dtype).unbind(0) for z in (self.attention, self.mlp_up, self.mlp_down))
+        resid, inject = self.resid_lambdas.to(x.dtype).unbind(0), self.x0_lambdas.to(x.dtype).unbind(0)
         for layer in range(a.depth):
-            x = self.resid_lambdas[layer].to(x.dtype) * x + self.x0_lambdas[layer].to(x.dtype) * x0
-            x = x + self._attend(layer, rms_norm(x), tokens)
-            hidden = F.linear(rms_norm(x), self.mlp_up[layer].to(x.dtype))  # [B, T, 4C]
-            x = x + F.linear(F.relu(hidden).square(), self.mlp_down[layer].to(x.dtype))
-        return F.linear(rms_norm(x), self.unembedding.to(x.dtype))
+            x = resid[layer] * x + inject[layer] * x0
+            x = x + self._attend(layer, rms_norm(x), tokens, weights[layer], attention)
+            hidden = F.linear(rms_norm(x), up[layer])  # [B, T, 4C]
+            x = x + F.linear(F.relu(hidden).square(), down[layer])
+        return rms_norm(x)
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats: the plain path."""
@@ -104,9 +114,16 @@ class GPT(nn.Module):
         capped = SOFT_CAP * torch.tanh(logits / SOFT_CAP)
         return F.cross_entropy(capped.flatten(0, 1), targets.flatten(), reduction="none")
 
-    def _attend(self, layer: int, h: Tensor, tokens: Tensor) -> Tensor:
+    def mask(self, layer: int) -> Tensor:
+        """True where a layer's query t may see key s, [T, T]; made when first asked for."""
+        window = self.architecture.windows[layer]
+        if window not in self._masks:
+            self._masks[window] = window_mask(self.architecture.context, window).to(self.embedding.device)
+        return self._masks[window]
+
+    def _attend(self, layer: int, h: Tensor, tokens: Tensor, weights: Tensor, attention: Attention) -> Tensor:
         a = self.architecture
-        wq, wk, wv, wo = self.attention[layer].to(h.dtype)
+        wq, wk, wv, wo = weights.unbind(0)
         q, k, v = (F.linear(h, w).view(*h.shape[:2], a.heads, a.head_dim) for w in (wq, wk, wv))  # [B, T, H, D]
         if layer in a.value_layers:
             index = a.value_layers.index(layer)
@@ -114,15 +131,14 @@ class GPT(nn.Module):
             values = F.embedding(tokens, self.value_embeddings[index]).to(h.dtype)
             v = v + gate.unsqueeze(-1) * values.view_as(v)
         q, k = (rms_norm(rotate(z, self.cosine, self.sine)) for z in (q, k))
-        full = a.windows[layer] >= a.context
-        y = F.scaled_dot_product_attention(
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            attn_mask=None if full else self.masks[layer],
-            is_causal=full,
-        )
+        y = attention(layer, q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))  # [B, H, T, D]
         return F.linear(y.transpose(1, 2).flatten(2), wo)
+
+    def dense_attention(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention with every score computed, and those outside of the layer's window hidden by a mask [T, T]."""
+        if self.architecture.windows[layer] >= self.architecture.context:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask(layer))
 
     def fused_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats by the hand-written kernels: what :meth:`loss` computes, faster on a CPU."""
@@ -150,7 +166,7 @@ class GPT(nn.Module):
                 index = a.value_layers.index(layer)
                 gate, values = gates[index], F.embedding(ids, tables[index]).to(self.compute)
             x = kernels.attention_block(
-                x, x0, resid[layer], inject[layer], attention[layer], gate, values, self.masks[layer], geometry
+                x, x0, resid[layer], inject[layer], attention[layer], gate, values, self.mask(layer), geometry
             )
             x = kernels.mlp_block(x, up[layer], down[layer])
         return rms_norm(x)

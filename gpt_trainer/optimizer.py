@@ -11,12 +11,14 @@ Notable:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
 
+from gpt_trainer.device import compiled
 from gpt_trainer.hyperparameters import Hyperparameters
 from gpt_trainer.model import GPT
 
@@ -54,6 +56,19 @@ def muon_momentum(step: int) -> float:
     return 0.85 + 0.10 * share
 
 
+Scalar = float | Tensor
+"""A number; on a GPU a tensor on the host, because a compiled function is compiled anew for every new float."""
+
+
+@dataclass(frozen=True, slots=True)
+class Updates:
+    """How the two update rules are carried out."""
+
+    adamw: Callable[..., None]
+    muon: Callable[..., Tensor]
+    scalar: Callable[[float], Scalar]
+
+
 @dataclass(slots=True)
 class AdamGroup:
     """One parameter under AdamW without weight decay."""
@@ -62,6 +77,7 @@ class AdamGroup:
     peak_lr: float
     beta1: float
     beta2: float
+    updates: Updates
     first: Tensor = field(init=False)
     second: Tensor = field(init=False)
 
@@ -79,6 +95,7 @@ class AdamGroup:
             lr=self.peak_lr * factor,
             betas=(self.beta1, self.beta2),
             count=count,
+            updates=self.updates,
         )
 
 
@@ -88,6 +105,7 @@ class MuonGroup:
 
     parameters: Sequence[Tensor]
     peak_lr: float
+    updates: Updates
     momentum_buffer: Tensor = field(init=False)
     """[K, m, n]: K matrices in all."""
     second_moment: Tensor = field(init=False)
@@ -104,14 +122,14 @@ class MuonGroup:
         weights = self._stack(self.parameters)
         rows, columns = weights.shape[-2:]
         lr = self.peak_lr * factor * max(1.0, rows / columns) ** 0.5
-        updated = muon(
+        updated = self.updates.muon(
             weights,
             gradients,
             self.momentum_buffer,
             self.second_moment,
-            lr=lr,
-            momentum=momentum,
-            weight_decay=weight_decay,
+            lr=self.updates.scalar(lr),
+            momentum=self.updates.scalar(momentum),
+            weight_decay=self.updates.scalar(weight_decay),
         )
         counts = [p.numel() // (rows * columns) for p in self.parameters]
         for parameter, matrices in zip(self.parameters, torch.split(updated, counts), strict=True):
@@ -125,23 +143,24 @@ class MuonGroup:
 class MuonAdamW:
     """The optimiser of one model: AdamW groups, Muon groups and their schedules."""
 
-    def __init__(self, model: GPT, h: Hyperparameters) -> None:
+    def __init__(self, model: GPT, h: Hyperparameters, compile_updates: bool = False) -> None:
         self._h = h
+        updates = compiled_updates() if compile_updates else EAGER
         self._count = 0
         self._parameters = list(model.parameters())
         scale = (model.architecture.width / 768) ** -0.5
         beta1, beta2 = h.adam_betas
         self._adam = [
-            AdamGroup(model.unembedding, h.unembedding_lr * scale, beta1, beta2),
-            AdamGroup(model.embedding, h.embedding_lr * scale, beta1, beta2),
-            AdamGroup(model.value_embeddings, h.embedding_lr * scale, beta1, beta2),
-            AdamGroup(model.resid_lambdas, h.scalar_lr * 0.01, beta1, beta2),
-            AdamGroup(model.x0_lambdas, h.scalar_lr, X0_BETA1, 0.95),
+            AdamGroup(model.unembedding, h.unembedding_lr * scale, beta1, beta2, updates),
+            AdamGroup(model.embedding, h.embedding_lr * scale, beta1, beta2, updates),
+            AdamGroup(model.value_embeddings, h.embedding_lr * scale, beta1, beta2, updates),
+            AdamGroup(model.resid_lambdas, h.scalar_lr * 0.01, beta1, beta2, updates),
+            AdamGroup(model.x0_lambdas, h.scalar_lr, X0_BETA1, 0.95, updates),
         ]
         by_shape: dict[torch.Size, list[Tensor]] = {}
         for matrix in (model.attention, model.mlp_up, model.mlp_down, model.gates):
             by_shape.setdefault(matrix.shape[-2:], []).append(matrix)
-        self._muon = [MuonGroup(matrices, h.matrix_lr) for matrices in by_shape.values()]
+        self._muon = [MuonGroup(matrices, h.matrix_lr, updates) for matrices in by_shape.values()]
 
     @torch.no_grad()
     def step(self, progress: float) -> None:
@@ -166,13 +185,28 @@ def adamw(
     lr: float,
     betas: tuple[float, float],
     count: int,
+    updates: Updates | None = None,
 ) -> None:
     """One AdamW step in place (arXiv 1711.05101), without weight decay; the moments' bias is corrected."""
-    beta1, beta2 = betas
-    first.lerp_(gradient, 1 - beta1)
-    second.lerp_(gradient.square(), 1 - beta2)
-    root = (second / (1 - beta2**count)).sqrt_().add_(ADAM_EPSILON)
-    parameter.addcdiv_(first, root, value=-lr / (1 - beta1**count))
+    (beta1, beta2), how = betas, updates or EAGER
+    scalars = (1 - beta1, 1 - beta2, 1 - beta2**count, lr / (1 - beta1**count))
+    how.adamw(parameter, gradient, first, second, *map(how.scalar, scalars))
+
+
+def _adamw(
+    parameter: Tensor,
+    gradient: Tensor,
+    first: Tensor,
+    second: Tensor,
+    toward_first: Scalar,
+    toward_second: Scalar,
+    correction: Scalar,
+    step: Scalar,
+) -> None:
+    first.lerp_(gradient, toward_first)
+    second.lerp_(gradient.square(), toward_second)
+    root = (second / correction).sqrt() + ADAM_EPSILON
+    parameter.sub_(first / root * step)
 
 
 def muon(
@@ -181,9 +215,9 @@ def muon(
     momentum_buffer: Tensor,
     second_moment: Tensor,
     *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
+    lr: Scalar,
+    momentum: Scalar,
+    weight_decay: Scalar,
 ) -> Tensor:
     """The weights [K, m, n] after one Muon step; both buffers are updated in place."""
     momentum_buffer.lerp_(gradients, 1 - momentum)
@@ -191,6 +225,15 @@ def muon(
     update = reduce_variance(orthogonalise(update), second_moment)
     shrinks = (update * weights) >= 0
     return weights - lr * (update + weight_decay * weights * shrinks)
+
+
+EAGER = Updates(_adamw, muon, float)
+
+
+@cache
+def compiled_updates() -> Updates:
+    """The same rules, each fused into a few kernels for the shapes that it meets."""
+    return Updates(compiled(_adamw), compiled(muon), lambda value: torch.tensor(value, dtype=torch.float32))
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

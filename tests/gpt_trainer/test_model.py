@@ -142,7 +142,7 @@ def test_a_token_never_sees_what_follows_it_nor_what_its_window_hides() -> None:
     assert not moved[:9].any()
     assert moved[9:].all()
     assert architecture.windows == (8, 16)
-    assert model.masks[0].sum(1).tolist() == [min(t, 8) + 1 for t in range(16)]
+    assert model.mask(0).sum(1).tolist() == [min(t, 8) + 1 for t in range(16)]
 
 
 def test_initialisation_depends_on_the_seed_alone() -> None:
