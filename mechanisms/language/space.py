@@ -15,6 +15,8 @@ STEP_FRACTION = 0.05
 """A linear step without a declared one, as a fraction of the range."""
 LOG_FLOOR = 1e-6
 """Where a log scale begins above a minimum of 0, as a fraction of the maximum."""
+_ROUNDING = 1e-9
+# Below it a place on a log scale is its minimum, which may be 0 and has no logarithm.
 
 
 class Parameter:
@@ -157,7 +159,7 @@ class Space:
             return p.choices[min(len(p.choices) - 1, int(unit * len(p.choices)))]
         low, high = _axis(p, p.minimum), _axis(p, p.maximum)
         place = low + unit * (high - low)
-        if p.scale != "linear" and unit == 0.0:
+        if p.scale != "linear" and unit <= _ROUNDING:
             return _clip_number(p, p.minimum)
         return _clip_number(p, place if p.scale == "linear" else math.exp(place))
 
