@@ -87,9 +87,7 @@ def load_autoresearch(
         optimizer = model.setup_optimizer(
             h.unembedding_lr, h.embedding_lr, h.matrix_lr, h.weight_decay, h.adam_betas, h.scalar_lr
         )
-    return Peer(
-        "autoresearch", model, optimizer, model, lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-    )
+    return Peer("autoresearch", model, optimizer, model, lambda: torch.autocast(device.type, dtype=torch.bfloat16))
 
 
 def load_nanochat(checkout: Path, a: Architecture, h: Hyperparameters, device: torch.device, precision: str) -> Peer:

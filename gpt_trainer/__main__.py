@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -18,6 +17,7 @@ from gpt_trainer.clock import ClockKind
 from gpt_trainer.corpus import find_corpus
 from gpt_trainer.dataset import prepare as prepare_dataset
 from gpt_trainer.event_files import EventFiles, check_tensorboard
+from gpt_trainer.gpus import assign
 from gpt_trainer.hyperparameters import parameter_space
 from gpt_trainer.presets import CLIMBMIX, PRESETS, Preset, budget_seconds, find_preset
 from gpt_trainer.printing import end_progress, preset_lines, print_lines, say, show_progress
@@ -140,7 +140,8 @@ def serve(
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes any free one.")] = "127.0.0.1:0",
     address_file: Annotated[Path | None, typer.Option(help="File that receives the bound address.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Trials at a time; by default 2 on two cores or more, 1 on a GPU.")
+        int | None,
+        typer.Option(min=1, help="Trials at a time; by default one for each GPU, else 2 where there are two cores."),
     ] = None,
     preset: PresetOption = "laptop",
     data: DataOption = None,
@@ -174,7 +175,7 @@ def serve(
         budget=budget_seconds(size, budget),
         clock=read_choice("clock", clock, CLOCKS),
         hard_limit=hard_limit,
-        count=workers or default_workers(device),
+        slots=assign(device, workers),
         workers=WorkerSettings(preset, PathSettings.load().cache, device, threads, precision, memory_limit),
         server=ServerSettings(listen, address_file, insecure=insecure),
         tensorboard=tensorboard,
@@ -276,14 +277,6 @@ def read_choice(field: str, text: str, allowed: tuple[str, ...]) -> str:
     if text not in allowed:
         raise InvalidArgument.of(field, f"must be one of {', '.join(allowed)}; got {text!r}")
     return str(text)
-
-
-def default_workers(device: str) -> int:
-    """One worker a GPU; on a CPU two where two cores are allowed, each with one thread."""
-    if device.startswith(("cuda", "mps")) or (device == "auto" and Path("/dev/nvidiactl").exists()):
-        return 1
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(2, cores)
 
 
 if __name__ == "__main__":

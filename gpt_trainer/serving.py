@@ -10,6 +10,7 @@ import structlog
 
 from gpt_trainer.clock import REFERENCE_CORE, ClockKind
 from gpt_trainer.dataset import Dataset, prepare
+from gpt_trainer.gpus import Slots
 from gpt_trainer.presets import Preset
 from gpt_trainer.service import Task, TaskServicer, register
 from gpt_trainer.trial import code_identity
@@ -30,8 +31,8 @@ class ServeOptions:
     """``virtual``, ``wall`` or ``auto``."""
     hard_limit: float | None
     """Wall-clock seconds after which a trial is killed; None derives it from the budget."""
-    count: int
-    """Workers, and so trials at a time."""
+    slots: Slots
+    """The GPU of each worker, or None; there is one for each trial at a time."""
     workers: WorkerSettings
     server: ServerSettings
     tensorboard: Path | None = None
@@ -43,7 +44,7 @@ async def run_server(options: ServeOptions) -> None:
     dataset = await asyncio.to_thread(
         prepare, options.preset, options.workers.cache, lambda sentence: log.info(sentence)
     )
-    pool = WorkerPool(replace(options.workers, dataset=dataset.folder), options.count)
+    pool = WorkerPool(replace(options.workers, dataset=dataset.folder), options.slots)
     try:
         worker = await pool.start()
         servicer = TaskServicer(_task(options, dataset, worker), pool)
@@ -66,6 +67,6 @@ def _task(options: ServeOptions, dataset: Dataset, worker: Worker) -> Task:
             "clock": REFERENCE_CORE.version if clock is ClockKind.VIRTUAL else clock.value,
             "precision": worker.precision,
         },
-        hardware=worker.hardware,
+        hardware=worker.hardware if len(options.slots) == 1 else f"{len(options.slots)} x {worker.hardware}",
         tensorboard=options.tensorboard,
     )

@@ -13,12 +13,13 @@ import signal
 import sys
 import time
 from collections.abc import AsyncGenerator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from gpt_trainer.gpus import Slots
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult
 from service_kit.errors import Exhausted, ServiceError
 from service_kit.parameters import Outcome
@@ -56,6 +57,17 @@ class WorkerSettings:
     def argument(self) -> str:
         return json.dumps(asdict(self), default=str)
 
+    def environment(self, gpu: str | None) -> dict[str, str]:
+        """What a worker's process sees; ``gpu`` is the only GPU that it can use, None leaves what there is."""
+        environment = clean_environment(*_ENVIRONMENT)
+        environment["PYTHONPATH"] = _SOURCE_ROOT
+        environment["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"  # GPU memory that does not fragment
+        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+            environment[variable] = str(self.threads)
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        return environment
+
 
 class WorkerEndedError(Exception):
     """The process ended without a result. ``returncode`` is minus the signal's number where a signal ended it."""
@@ -76,15 +88,13 @@ class Worker:
         self.on_cpu: bool = ready["on_cpu"]
 
     @classmethod
-    async def start(cls, settings: WorkerSettings) -> Worker:
+    async def start(cls, settings: WorkerSettings, gpu: str | None = None) -> Worker:
         """Start a process and wait until it is warm. Raises ServiceError when it ends before that."""
-        environment = clean_environment(*_ENVIRONMENT)
-        environment["PYTHONPATH"] = _SOURCE_ROOT
-        for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-            environment[variable] = str(settings.threads)
+        if gpu is not None and settings.device.startswith("cuda"):
+            settings = replace(settings, device="cuda")  # the only one that it sees
         group = await spawn(
             [sys.executable, "-m", "gpt_trainer.worker", settings.argument()],
-            env=environment,
+            env=settings.environment(gpu),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE_LIMIT,
@@ -130,19 +140,29 @@ async def _read(group: ProcessGroup) -> dict[str, Any]:
     return event
 
 
-class WorkerPool:
-    """A fixed number of slots, each with a warm worker or one on its way."""
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """A slot's GPU and its worker, warm or on its way, which waits for the death of the one that it replaces."""
 
-    def __init__(self, settings: WorkerSettings, count: int) -> None:
-        self.settings, self.capacity = settings, count
-        self._idle: list[asyncio.Task[Worker]] = []
+    gpu: str | None
+    worker: asyncio.Task[Worker]
+    replaced: Worker | None = None
+
+
+class WorkerPool:
+    """A fixed number of slots, each with a warm worker or one on its way, and each with a GPU of its own or none."""
+
+    def __init__(self, settings: WorkerSettings, slots: Slots) -> None:
+        self.settings, self.capacity = settings, len(slots)
+        self._slots = slots
+        self._idle: list[_Launch] = []
         self._busy: set[Worker | None] = set()
         self._stopping = False
 
     async def start(self) -> Worker:
         """Start every worker; returns the first that is warm. Raises ServiceError when it cannot start."""
-        self._idle = [self._launch() for _ in range(self.capacity)]
-        return await asyncio.shield(self._idle[0])
+        self._idle = [self._launch(gpu) for gpu in self._slots]
+        return await asyncio.shield(self._idle[0].worker)
 
     async def stop(self) -> None:
         """Kill every worker. Trials that are running end as CANCELLED."""
@@ -151,10 +171,13 @@ class WorkerPool:
             if worker is not None:
                 await worker.kill()
         for launch in self._idle:
-            launch.cancel()  # one that is still starting kills its process
-        for started in await asyncio.gather(*self._idle, return_exceptions=True):
+            launch.worker.cancel()  # one that is still starting kills its process
+        for started in await asyncio.gather(*(launch.worker for launch in self._idle), return_exceptions=True):
             if isinstance(started, Worker):
                 await started.kill()
+        for launch in self._idle:
+            if launch.replaced is not None:  # a launch that was cancelled before it began has not killed it
+                await launch.replaced.kill()
 
     async def evaluate(self, request: TrialRequest, hard_limit: float) -> AsyncGenerator[Progress | TrialResult, None]:
         """Progress and then exactly one result of a trial.
@@ -171,7 +194,7 @@ class WorkerPool:
         worker: Worker | None = None
         reusable = False
         try:
-            worker = await asyncio.shield(launch)
+            worker = await asyncio.shield(launch.worker)
             self._busy.add(worker)
             kills_before = _oom_kills()
             ends_at = time.monotonic() + hard_limit
@@ -209,20 +232,21 @@ class WorkerPool:
         how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
         return TrialResult(Outcome.CRASHED, message=f"the worker process ended by {how}")
 
-    def _launch(self, replaced: Worker | None = None) -> asyncio.Task[Worker]:
-        return asyncio.create_task(self._start(replaced))
+    def _launch(self, gpu: str | None, replaced: Worker | None = None) -> _Launch:
+        return _Launch(gpu, asyncio.create_task(self._start(gpu, replaced)), replaced)
 
-    async def _start(self, replaced: Worker | None) -> Worker:
+    async def _start(self, gpu: str | None, replaced: Worker | None) -> Worker:
         if replaced is not None:
             await replaced.kill()
             log.info("replacing worker")
-        return await Worker.start(self.settings)
+        return await Worker.start(self.settings, gpu)
 
-    def _release(self, launch: asyncio.Task[Worker], worker: Worker | None, reusable: bool) -> None:
+    def _release(self, launch: _Launch, worker: Worker | None, reusable: bool) -> None:
         """Give the slot back: with its worker when that is healthy, else with a fresh one once the old one is dead."""
         self._busy.discard(worker)
-        starting = worker is None and not launch.done()  # the call was cancelled meanwhile: keep it for the next one
-        self._idle.append(launch if reusable or starting or self._stopping else self._launch(replaced=worker))
+        # Still starting: the call was cancelled meanwhile, and the next one can have the worker.
+        starting = worker is None and not launch.worker.done()
+        self._idle.append(launch if reusable or starting or self._stopping else self._launch(launch.gpu, worker))
 
 
 def _oom_kills() -> int | None:

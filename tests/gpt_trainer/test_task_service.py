@@ -32,7 +32,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool(cache: Path) -> AsyncIterator[WorkerPool]:
-    opened = WorkerPool(WorkerSettings("laptop", cache, "cpu"), 1)
+    opened = WorkerPool(WorkerSettings("laptop", cache, "cpu"), (None,))
     await opened.start()
     yield opened
     await opened.stop()

@@ -27,7 +27,7 @@ async def pool(
     cache: Path, count: int = 1, memory_limit_mb: float | None = None, growth_mb: float = 512.0
 ) -> AsyncIterator[WorkerPool]:
     settings = WorkerSettings("laptop", cache, "cpu", memory_limit_mb=memory_limit_mb, growth_mb=growth_mb)
-    opened = WorkerPool(settings, count)
+    opened = WorkerPool(settings, (None,) * count)
     try:
         await opened.start()
         yield opened
@@ -152,7 +152,7 @@ async def test_stopping_the_pool_ends_running_trials_as_cancelled_and_leaves_no_
 
 
 async def test_a_worker_that_cannot_start_says_so(cache: Path) -> None:
-    opened = WorkerPool(WorkerSettings("laptop", cache, device="cuda:99"), 1)
+    opened = WorkerPool(WorkerSettings("laptop", cache, device="cuda:99"), (None,))
     with pytest.raises(ServiceError, match="did not start"):
         await opened.start()
     await opened.stop()
