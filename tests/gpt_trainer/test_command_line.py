@@ -64,13 +64,14 @@ def test_train_ends_with_plain_lines() -> None:
 def test_a_kept_model_writes_text_and_a_text_of_ones_own_trains(tmp_path: Path) -> None:
     books, model, events = f"{sysconfig.get_path('stdlib')}/asyncio/*.py", tmp_path / "model.pt", tmp_path / "events"
     options = ["--data", books, "--budget", "0.4", "--keep", str(model), "--tensorboard", str(events)]
-    ended = command("train", *options, BILEVEL_CACHE=str(tmp_path / "cache"))
-    assert ended.returncode == 0, ended.stderr
+    ended = CliRunner().invoke(app, ["train", *options], env={"BILEVEL_CACHE": str(tmp_path / "cache")})
+    assert ended.exit_code == 0, ended.stderr
     shown = lines(ended.stdout)
     assert shown["corpus"].startswith("asyncio-")
     assert len(list(events.iterdir())) == 1
-    sampled = command("sample", str(model), "--prompt", "def train(", "--tokens", "10", "--temperature", "0.5")
-    assert sampled.returncode == 0, sampled.stderr
+    told = ["--prompt", "def train(", "--tokens", "10", "--temperature", "0.5"]
+    sampled = CliRunner().invoke(app, ["sample", str(model), *told])
+    assert sampled.exit_code == 0, sampled.stderr
     assert sampled.stdout.startswith("def train(")
     assert f"val_bpb {shown['val_bpb']}" in sampled.stderr
 
@@ -78,8 +79,8 @@ def test_a_kept_model_writes_text_and_a_text_of_ones_own_trains(tmp_path: Path) 
 @pytest.mark.usefixtures("dataset")
 def test_a_diverged_run_ends_with_its_outcome_and_code_1() -> None:
     sets = ["MATRIX_LR=1", "EMBEDDING_LR=10", "UNEMBEDDING_LR=1", "SCALAR_LR=10"]
-    ended = command("train", "--budget", "1", *(word for text in sets for word in ("--set", text)))
-    assert ended.returncode == 1
+    ended = CliRunner().invoke(app, ["train", "--budget", "1", *(word for text in sets for word in ("--set", text))])
+    assert ended.exit_code == 1
     assert lines(ended.stdout)["outcome"] == "diverged"
     assert "val_bpb" not in lines(ended.stdout)
 

@@ -114,6 +114,28 @@ def test_a_combination_that_cannot_be_built_is_infeasible(quick: Preset, dataset
     assert "at most 16" in result.message
 
 
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore advice"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_refused_memory_is_out_of_memory_on_every_device(
+    quick: Preset, dataset: Dataset, cpu: Device, monkeypatch: pytest.MonkeyPatch, refusal: BaseException
+) -> None:
+    def greedy(*_: object, **__: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(execution, "train", greedy)
+    result = run(quick, dataset, cpu)
+    assert (result.outcome, result.val_bpb) == (Outcome.OUT_OF_MEMORY, None)
+    assert "lower DEVICE_BATCH_SIZE" in result.message
+    assert "More advice" not in result.message
+
+
 def test_a_bug_is_raised_and_never_turned_into_an_outcome(
     quick: Preset, dataset: Dataset, cpu: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
