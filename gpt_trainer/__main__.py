@@ -137,7 +137,7 @@ def train(
 @app.command()
 @_polite
 def serve(
-    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes any free one.")] = "127.0.0.1:0",
+    listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes any free one.")] = "127.0.0.1:7401",
     address_file: Annotated[Path | None, typer.Option(help="File that receives the bound address.")] = None,
     workers: Annotated[
         int | None,
