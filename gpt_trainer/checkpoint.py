@@ -64,8 +64,11 @@ def save(path: Path, model: GPT, tokenizer: Tokenizer, facts: Mapping[str, str])
         raise
 
 
-def load(path: Path) -> Checkpoint:
-    """Read what :func:`save` wrote. Raises NotFound, and InvalidArgument for a file that is foreign or damaged."""
+def load(path: Path, compute: torch.dtype = torch.float32) -> Checkpoint:
+    """Read what :func:`save` wrote, to be computed in ``compute``.
+
+    Raises NotFound, and InvalidArgument for a file that is foreign or damaged.
+    """
     if not path.is_file():
         raise NotFound("checkpoint", str(path), hint="Keep one: python -m gpt_trainer train --keep PATH")
     try:
@@ -79,7 +82,7 @@ def load(path: Path) -> Checkpoint:
     tokenizer = Tokenizer.from_json(content["tokenizer"])
     if tokenizer.identity() != content["tokenizer_identity"]:
         raise _refused(path, "its tokeniser is not the one that was written")
-    model = GPT(Architecture(**content["architecture"]))
+    model = GPT(Architecture(**content["architecture"]), compute)
     try:
         model.load_state_dict(content["weights"])
     except RuntimeError as error:

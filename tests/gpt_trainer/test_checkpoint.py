@@ -14,6 +14,7 @@ from gpt_trainer.dataset import Dataset
 from gpt_trainer.device import Device
 from gpt_trainer.evaluation import bits_per_byte
 from gpt_trainer.execution import execute
+from gpt_trainer.paths import kernel_path
 from gpt_trainer.presets import Preset
 from gpt_trainer.sampling import choose, continue_text, next_logits
 from gpt_trainer.trial import TrialRequest
@@ -32,11 +33,9 @@ def kept(laptop: Preset, dataset: Dataset, cpu: Device, tmp_path_factory: pytest
 
 
 def test_a_kept_model_measures_as_it_did_when_it_was_trained(kept: Path, dataset: Dataset, cpu: Device) -> None:
-    loaded = checkpoint.load(kept)
-    loaded.model.compute = cpu.compute
-    for name in ("cosine", "sine"):
-        setattr(loaded.model, name, getattr(loaded.model, name).to(cpu.compute))
-    assert f"{bits_per_byte(loaded.model, dataset, 'search', 2048, cpu):.6f}" == loaded.facts["val_bpb"]
+    loaded = checkpoint.load(kept, cpu.compute)
+    measured = bits_per_byte(kernel_path(loaded.model), dataset, "search", 2048, cpu)
+    assert f"{measured:.6f}" == loaded.facts["val_bpb"]
     assert loaded.tokenizer.identity() == dataset.tokenizer == loaded.facts["tokenizer"]
     assert loaded.facts["configuration"] == "TOTAL_BATCH_SIZE=4096"
     assert [path.name for path in kept.parent.iterdir()] == [kept.name]
