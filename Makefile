@@ -25,7 +25,7 @@ demo: $(READY) ## Bare search beside bilevel search on real CPU GPT training, of
 	$(BIN)/bilevel demo
 
 test: $(READY) ## The default test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-long: $(READY) ## Tests that take longer
 	$(BIN)/python -m pytest -m long
