@@ -157,8 +157,8 @@ def test_serve_publishes_its_address_and_leaves_no_process_after_sigterm(dataset
 
 
 def test_presets_and_help_need_neither_data_nor_torch(tmp_path: Path) -> None:
-    shown = command("presets", BILEVEL_CACHE=str(tmp_path))
-    assert shown.returncode == 0
+    shown = CliRunner().invoke(app, ["presets"], env={"BILEVEL_CACHE": str(tmp_path)})
+    assert shown.exit_code == 0
     assert [name for name in ("laptop", "workstation", "karpathy") if f"{name}: " in shown.stdout] == [
         "laptop",
         "workstation",

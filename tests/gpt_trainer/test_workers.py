@@ -110,6 +110,7 @@ async def test_a_worker_that_holds_more_memory_than_it_may_is_replaced_after_its
     assert len(set(pids)) == 2
 
 
+@pytest.mark.long  # the tests of the service cancel over the socket
 async def test_cancelling_kills_the_work_and_frees_the_slot(cache: Path) -> None:
     async with pool(cache) as opened:
         started = asyncio.get_running_loop().create_future()
