@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from inner_service.options import Options
+from mechanisms.sandbox.limits import SandboxPolicy
 from service_kit import logs
 from service_kit.errors import InvalidArgument
 from service_kit.server import ServerSettings, parse_address, run
@@ -44,7 +45,7 @@ def options_of(parsed: argparse.Namespace) -> Options:
         raise InvalidArgument.of("--task", f"must name at least one task, here or in {TASKS_VARIABLE}", hint=hint)
     server = ServerSettings(parsed.listen, parsed.address_file, insecure=parsed.insecure)
     database = parsed.database or PathSettings.load().database_url("inner")
-    return Options(server, database, tasks)
+    return Options(server, database, tasks, SandboxPolicy(allow_weak=parsed.allow_weak_sandbox))
 
 
 def _tasks(entries: Iterable[str], field: str) -> dict[str, str]:
@@ -90,6 +91,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"a task that runs can name; repeatable; default {TASKS_VARIABLE}=NAME=HOST:PORT,...",
     )
     parser.add_argument("--insecure", action="store_true", help="allow an address that other machines can reach")
+    parser.add_argument(
+        "--allow-weak-sandbox",
+        action="store_true",
+        help="run mechanisms behind resource limits and deadlines only where the kernel is not Linux; for development",
+    )
     return parser
 
 

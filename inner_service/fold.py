@@ -15,6 +15,7 @@ from inner_service import trace
 from inner_service.mechanism import HookEffect, Mechanism, MechanismEffect, MechanismState
 from inner_service.run import Run, RunState, Search, Trial, TrialState
 from mechanisms.interface import Hook, Origin
+from mechanisms.sandbox.failures import FailureKind
 
 RUN_TRANSITIONS: dict[RunState, tuple[RunState, ...]] = {
     RunState.CREATED: (RunState.RUNNING, RunState.CANCELLED),
@@ -185,6 +186,9 @@ def _(event: trace.MechanismInstalled, search: Search, at: datetime) -> Search:
 def _(event: trace.MechanismSuspended, search: Search, at: datetime) -> Search:
     _active(search, event.mechanism)
     where = f" (line {event.line})" if event.line else ""
+    if event.kind == FailureKind.OBSTRUCTED.value:
+        # What stood in the way is gone: the search gets as many attempts as at first.
+        search = replace(search, run=replace(search.run, failed_proposals=0))
     reason = f"{event.hook.value} {event.kind.replace('_', ' ')} at trial {event.trial}: {event.message}{where}"
     return _with_mechanism(search, event.mechanism, state=MechanismState.SUSPENDED, state_reason=reason)
 

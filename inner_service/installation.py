@@ -18,7 +18,7 @@ from mechanisms.findings import Finding, Stage
 from mechanisms.interface import Hook
 from mechanisms.report import GateReport as Judgement
 from mechanisms.report import Verdict
-from mechanisms.sandbox.host import FailureKind, MechanismFailure, MechanismProcess, SandboxUnavailable
+from mechanisms.sandbox.host import FailureKind, MechanismFailure, MechanismProcess, SandboxPolicy, SandboxUnavailable
 from mechanisms.sandbox.host import MechanismRejected as SourceRejected
 from service_kit.errors import AlreadyExists, InvalidArgument, NotFound, ServiceError, WrongState
 from service_kit.parameters import Value
@@ -39,15 +39,16 @@ class Refused(ServiceError):
 class Installer:
     """Installs and removes the mechanisms of one run."""
 
-    def __init__(self, run_id: str, store: Store, mechanisms: MechanismSet) -> None:
+    def __init__(self, run_id: str, store: Store, mechanisms: MechanismSet, sandbox: SandboxPolicy) -> None:
         self._run_id = run_id
         self._store = store
         self._mechanisms = mechanisms
+        self._sandbox = sandbox
 
     async def check(self, source: str, settings: Mapping[str, Value], allow_inert: bool) -> GateReport:
         """The gate's verdict against the run's space and its recorded decisions."""
         search = await self._store.search(self._run_id)
-        return _report(await self._judge(search, source, settings, allow_inert))
+        return _report(await self._judge(search, source, settings, allow_inert, search.run.spec.seed))
 
     async def install(
         self, mechanism_id: str, source: str, settings: Mapping[str, Value], *, allow_inert: bool, author: str
@@ -58,11 +59,13 @@ class Installer:
         """
         search = await self._store.search(self._run_id)
         _check_free(search, mechanism_id)
-        verdict = await self._judge(search, source, settings, allow_inert)
+        seed = _seed(search.run.spec.seed, mechanism_id)
+        verdict = await self._judge(search, source, settings, allow_inert, seed)
         if not verdict.accepted:
             raise await self._refuse(mechanism_id, source, verdict)
         try:
             member = await self._start(search, mechanism_id, source, settings)
+            replayed = await self._rebuilt(member, len(search.decided()), verdict.recorded_hash)
             await self._replay(member)
         except (MechanismFailure, SourceRejected) as failure:
             finding = Finding(Stage.REPLAY, getattr(failure, "line", None), str(failure), "")
@@ -85,7 +88,7 @@ class Installer:
                 observed=member.observed,
                 state_hash=member.process.state_hash,
             )
-            return [MechanismInstalled(mechanism)]
+            return [MechanismInstalled(mechanism), *replayed]
 
         try:
             commit = await self._store.commit(self._run_id, installed)
@@ -125,11 +128,9 @@ class Installer:
     async def _revive(self, search: Search, mechanism: Mechanism) -> Member:
         """The mechanism in a new process with the state that it had. Raises MechanismFailure when that is another."""
         member = await self._start(search, mechanism.name, mechanism.source, mechanism.settings)
-        await self._replay(member, mechanism.observed)
-        matches = member.process.state_hash == mechanism.state_hash
-        replayed = MechanismReplayed(mechanism.name, member.observed, matches)
-        await self._store.commit(self._run_id, lambda _: [replayed])
-        if not matches:
+        replayed = await self._rebuilt(member, mechanism.observed, mechanism.state_hash)
+        await self._store.commit(self._run_id, lambda _: replayed)
+        if not all(event.matches for event in replayed):
             await member.process.close()
             text = f"the replay of {member.observed} trials led to another state than before"
             raise MechanismFailure(Hook.OBSERVE, FailureKind.PROTOCOL, text)
@@ -137,11 +138,21 @@ class Installer:
         member.since = mechanism.installed_after_trial + 1
         return member
 
+    async def _rebuilt(self, member: Member, observed: int, state_hash: str) -> list[MechanismReplayed]:
+        """Rebuild the state after the first ``observed`` decided trials and say whether it is the one that had
+        ``state_hash``; nothing is said where nothing was observed."""
+        if not observed:
+            return []
+        await self._replay(member, observed)
+        return [MechanismReplayed(member.name, observed, member.process.state_hash == state_hash)]
+
     async def _give_up(self, name: str, error: Exception) -> None:
         failure = error if isinstance(error, MechanismFailure) else _cannot_start(error)
         await self._store.commit(self._run_id, lambda search: suspension(search, name, failure))
 
-    async def _judge(self, search: Search, source: str, settings: Mapping[str, Value], allow_inert: bool) -> Judgement:
+    async def _judge(
+        self, search: Search, source: str, settings: Mapping[str, Value], allow_inert: bool, seed: int
+    ) -> Judgement:
         task = search.run.task
         try:
             return await gate.check(
@@ -150,21 +161,28 @@ class Installer:
                 objective=task.objective,
                 history=search.decided(),
                 settings=settings,
-                seed=search.run.spec.seed,
+                seed=seed,
                 allow_inert=allow_inert,
+                policy=self._sandbox,
             )
         except SandboxUnavailable as error:
-            raise ServiceError(str(error)) from None
+            raise _unavailable(error) from None
 
     async def _start(self, search: Search, name: str, source: str, settings: Mapping[str, Value]) -> Member:
         """A running mechanism that has observed nothing yet."""
         task = search.run.task
         try:
             process = await MechanismProcess.start(
-                source, task.space, task.objective, settings, _seed(search.run.spec.seed, name), name=name
+                source,
+                task.space,
+                task.objective,
+                settings,
+                _seed(search.run.spec.seed, name),
+                name=name,
+                policy=self._sandbox,
             )
         except SandboxUnavailable as error:
-            raise ServiceError(str(error)) from None
+            raise _unavailable(error) from None
         return Member(name, process)
 
     async def _replay(self, member: Member, upto: int | None = None) -> None:
@@ -202,6 +220,10 @@ def _found(search: Search, name: str) -> Mechanism:
         known = ", ".join(m.name for m in search.mechanisms) or "none"
         raise NotFound("mechanism", full, f"Mechanisms of this run: {known}.")
     return mechanism
+
+
+def _unavailable(error: SandboxUnavailable) -> ServiceError:
+    return ServiceError(str(error), hint="Start the inner service with --allow-weak-sandbox to run mechanisms anyway.")
 
 
 def _cannot_start(error: Exception) -> MechanismFailure:

@@ -89,5 +89,5 @@ class Mechanism:
     observed: int = 0
     """Decided trials that it had observed when ``state_hash`` was taken."""
     state_hash: str = ""
-    """Digest of its state at that moment: a rebuilt state has to have the same. Empty when it does not observe."""
+    """Digest of its state at that moment: a rebuilt state has to have the same. Empty before it observed a trial."""
     install_time: datetime | None = None

@@ -15,7 +15,7 @@ from inner_service.mechanism import HookEffect, MechanismState
 from inner_service.run import Search
 from inner_service.trace import Event, HooksCounted, MechanismHookCounts, MechanismSuspended
 from mechanisms.interface import Candidate, Hook, SearchView, TrialRecord
-from mechanisms.sandbox.host import MechanismFailure, MechanismProcess
+from mechanisms.sandbox.host import FailureKind, MechanismFailure, MechanismProcess
 
 T = TypeVar("T")
 Commit = Callable[[Callable[[Search], Sequence[Event]]], Awaitable[object]]
@@ -155,6 +155,13 @@ class MechanismSet:
         """Put the calls since the last count on the trace."""
         await self._count(self._members)
 
+    async def suspend(self, name: str, message: str) -> None:
+        """Part with a mechanism that obstructs the search."""
+        for member in [m for m in self._members if m.name == name]:
+            hook = Hook.VETO if Hook.VETO in member.process.hooks else Hook.REVISE
+            async with member.lock:
+                await self._suspend(member, MechanismFailure(hook, FailureKind.OBSTRUCTED, message))
+
     async def _count(self, members: Sequence[Member]) -> None:
         counts = _taken(members)
         if counts:
@@ -189,6 +196,8 @@ class MechanismSet:
                 return None
 
     async def _suspend(self, member: Member, failure: MechanismFailure) -> None:
+        if member not in self._members:
+            return
         self._members.remove(member)
         await member.process.close()
         log.warning("mechanism suspended", mechanism=member.name, reason=str(failure))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mechanisms.sandbox.limits import SandboxPolicy
 from service_kit.server import ServerSettings
+
+_SANDBOX = SandboxPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,3 +19,5 @@ class Options:
     """SQLAlchemy URL."""
     tasks: dict[str, str]
     """Addresses by name."""
+    sandbox: SandboxPolicy = _SANDBOX
+    """What mechanisms need of this machine."""

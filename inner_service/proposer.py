@@ -15,6 +15,7 @@ from inner_service.candidates import Proposal, ProposedCandidate, configuration,
 from inner_service.choice import Change, Option
 from inner_service.lessons import Lesson, relevant
 from inner_service.mechanism_set import MechanismSet
+from inner_service.obstruction import obstructor
 from inner_service.run import Search, Trial
 from inner_service.search_state import Briefing, Refusal, described, proposer_prompt
 from inner_service.store import Store
@@ -278,7 +279,12 @@ class Proposer:
         if not reason:
             last = round_.refused[-1].reason if round_.refused else "the model proposed nothing"
             reason = f"none of the model's candidates may run after {1 + REASKS} attempts; the last: {last}"
-        await self._store.commit(self._run_id, lambda search: [ProposalFailed(reason, search.run.failed_proposals + 1)])
+        commit = await self._store.commit(
+            self._run_id, lambda search: [ProposalFailed(reason, search.run.failed_proposals + 1)]
+        )
+        blamed = obstructor(commit.search) if error is None else None
+        if blamed is not None:
+            await self._mechanisms.suspend(*blamed)
         hint = error.hint if error is not None else ""
         return NoCandidate(error.message if error is not None else reason, hint=hint, fatal=error is not None)
 

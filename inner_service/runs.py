@@ -28,12 +28,14 @@ from inner_service.trace import (
     TrialEvaluated,
     TrialRejected,
 )
+from mechanisms.sandbox.limits import SandboxPolicy
 from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError, Violation, WrongState
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Outcome
 
 BY_HAND = (RunState.CREATED, RunState.PAUSED)
 """States in which a client may drive a run."""
+_SANDBOX = SandboxPolicy()
 _ALIVE = tuple(state for state in RunState if not state.terminal)
 
 log = structlog.get_logger("inner_service.runs")
@@ -42,10 +44,11 @@ log = structlog.get_logger("inner_service.runs")
 class Runs:
     """Owns the loops of all runs. Its methods are what clients can do to a run."""
 
-    def __init__(self, store: Store, tasks: Tasks, model: LanguageModel) -> None:
+    def __init__(self, store: Store, tasks: Tasks, model: LanguageModel, sandbox: SandboxPolicy = _SANDBOX) -> None:
         self.store = store
         self.tasks = tasks
         self.model = model
+        self.sandbox = sandbox
         self._loops: dict[str, Loop] = {}
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._by_hand: defaultdict[str, set[asyncio.Task[Trial]]] = defaultdict(set)
@@ -170,7 +173,7 @@ class Runs:
     async def installer(self, run_id: str) -> Installer:
         """What installs mechanisms into the run."""
         loop = await self._loop(run_id)
-        return Installer(run_id, self.store, loop.mechanisms)
+        return Installer(run_id, self.store, loop.mechanisms, self.sandbox)
 
     async def loop(self, run_id: str) -> Loop:
         """The run's loop, for reading."""
@@ -211,7 +214,7 @@ class Runs:
             if run_id not in self._loops:
                 search = await self.store.search(run_id)
                 mechanisms = MechanismSet(lambda decide: self.store.commit(run_id, decide))
-                await Installer(run_id, self.store, mechanisms).restore()
+                await Installer(run_id, self.store, mechanisms, self.sandbox).restore()
                 task = self.tasks.get(search.run.spec.task)
                 self._loops[run_id] = Loop(run_id, self.store, task, self.model, mechanisms)
             return self._loops[run_id]

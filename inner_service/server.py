@@ -27,7 +27,7 @@ async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> N
     model = LanguageModel(model_settings)
     store = await Store.open(options.database)
     tasks = Tasks(options.tasks)
-    runs = Runs(store, tasks, model)
+    runs = Runs(store, tasks, model, options.sandbox)
     recovering: list[asyncio.Task[None]] = []
 
     def register(server: grpc.aio.Server) -> Iterable[str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mechanisms.findings import Finding, Stage
-from mechanisms.interface import Hook, TrialRecord
+from mechanisms.interface import TrialRecord
 from mechanisms.replay import ReplayStatistics, rebuild, replay
 from mechanisms.report import GateReport, Verdict
 from mechanisms.sandbox.failures import MechanismFailure, MechanismRejected
@@ -142,13 +142,11 @@ class _Check:
                 findings=(Finding(Stage.REPLAY, None, message, hint),),
             )
         if label == "recorded":
-            return replace(base, stage=Stage.REPLAY, recorded=first.statistics)
+            return replace(base, stage=Stage.REPLAY, recorded=first.statistics, recorded_hash=first.state_hash)
         return replace(base, stage=Stage.REPLAY, synthetic=first.statistics, state_hash=first.state_hash)
 
     async def _rebuilt(self, history: tuple[TrialRecord, ...], report: GateReport) -> GateReport:
         """Remark when observations alone do not bring back the state that the replay left behind."""
-        if Hook.OBSERVE not in report.hooks:
-            return report
         try:
             async with await self._start() as process:
                 rebuilt = await rebuild(process, history)

@@ -39,8 +39,10 @@ class GateReport:
     """What it did on the longer synthetic history."""
     layers: tuple[str, ...] = ()
     """The sandbox layers under which it ran."""
+    recorded_hash: str = ""
+    """Digest of its state after the recorded history, every hook asked; empty without one."""
     state_hash: str = ""
-    """Digest of its state after the synthetic history; empty when it does not observe."""
+    """Digest of its state after the synthetic history, every hook asked."""
 
     @property
     def accepted(self) -> bool:

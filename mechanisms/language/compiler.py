@@ -52,11 +52,11 @@ def compile_source(source: str, offered: dict[str, frozenset[str]]) -> Compiled:
     return Compiled(result.code, shape)
 
 
-def define(compiled: Compiled, generator: random.Random) -> Any:
-    """Run the module's body and return its class ``Mechanism``."""
+def define(compiled: Compiled, generator: random.Random) -> dict[str, Any]:
+    """Run the module's body and return its globals; one of them is the class ``Mechanism``."""
     namespace = globals_for(facades(generator))
     exec(compiled.code, namespace)  # noqa: S102 - restricted code in a jailed process
-    return namespace["Mechanism"]
+    return namespace
 
 
 def _translated(error: str) -> Finding:

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import collections
 import hashlib
+import random
+import types
+from collections.abc import Mapping
 from typing import Any
 
+from mechanisms.language.facades import Facade
 from mechanisms.language.names import reveal
 from mechanisms.language.objects import Candidate, OwnType, Trial
 
@@ -20,43 +24,84 @@ _ORDERED = (list, tuple, collections.deque)
 _MAPPINGS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 
 
-def state_digest(mechanism: Any) -> str:
-    """Sixteen hexadecimal digits that stand for everything reachable through the instance's attributes."""
-    return _Digest().of(mechanism)[:16]
+def state_digest(mechanism: Any, namespace: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits for everything in which the mechanism can keep something: its attributes, its classes
+    and globals (``namespace``), and what functions, generators, iterators and random generators hold."""
+    digest = _Digest()
+    # The first names of the namespace are the language's own guards; functions lead back to it as well.
+    own = {name: value for name, value in namespace.items() if not name.startswith("_")}
+    return _hash(digest.of(mechanism), *(f"{name} {digest.of(value)}" for name, value in own.items()))[:16]
 
 
 class _Digest:
     def __init__(self) -> None:
         self.left = MAX_VALUES
         self.seen: dict[int, int] = {}
+        self.kept: list[Any] = []
+        # Temporaries stay, so that no second one gets the id of a first.
 
     def of(self, value: Any) -> str:
-        """The digest of one value; what is neither data nor an own instance counts by the name of its type."""
+        """The digest of one value; what can hold nothing counts by the name of its type."""
         kind = type(value)
         self.left -= 1
         if self.left < 0:
             return "…"
         if kind in _PLAIN:
-            return f"{kind.__name__}:{value!r}" if kind is not str or len(value) < 64 else self._hash(value)
+            return f"{kind.__name__}:{value!r}" if kind is not str or len(value) < 64 else _hash(value)
         if kind is Trial:
             return f"trial {value.number}"
         if id(value) in self.seen:
             return f"again {self.seen[id(value)]}"
         self.seen[id(value)] = len(self.seen)
+        self.kept.append(value)
+        return self._container(value, kind)
+
+    def _container(self, value: Any, kind: type) -> str:
         if kind in _ORDERED:
-            return self._hash(kind.__name__, *(self.of(element) for element in value))
+            return _hash(kind.__name__, *map(self.of, value))
         if kind in (set, frozenset):
             if len(value) > self.left:
                 return f"{len(value)} elements"
-            return self._hash(kind.__name__, *sorted(_Digest().of(element) for element in value))
+            return _hash(kind.__name__, *sorted(_Digest().of(element) for element in value))
         if kind in _MAPPINGS:
-            return self._hash(kind.__name__, *(self.of(part) for item in value.items() for part in item))
+            return _hash(kind.__name__, *(self.of(part) for item in value.items() for part in item))
         if kind is Candidate:
-            return self._hash("candidate", self.of(value.changes), value.hypothesis)
+            return _hash("candidate", self.of(value.changes), value.hypothesis)
+        if kind is OwnType:
+            return _hash("class", *(f"{name} {self.of(held)}" for name, held in vars(value).items() if name[0] != "_"))
         if type(kind) is OwnType:
-            return self._hash(reveal(kind.__name__), self.of(value.__dict__))
-        return reveal(kind.__name__)
+            return _hash(reveal(kind.__name__), self.of(value.__dict__))
+        return self._code(value, kind)
 
-    @staticmethod
-    def _hash(*parts: str) -> str:
-        return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()
+    def _code(self, value: Any, kind: type) -> str:
+        """What code holds on to."""
+        name = reveal(kind.__name__)
+        if kind is types.FunctionType:
+            held = (*map(_content, value.__closure__ or ()), value.__defaults__, value.__kwdefaults__)
+            return _hash(name, value.__name__, *map(self.of, held))
+        if kind is types.MethodType:
+            return _hash(name, value.__name__, self.of(value.__self__))
+        if kind is types.GeneratorType:
+            frame = value.gi_frame
+            return name if frame is None else _hash(name, str(frame.f_lasti), self.of(dict(frame.f_locals)))
+        if kind is Facade:
+            generator = getattr(getattr(value, "random", None), "__self__", None)
+            if type(generator) is not random.Random:
+                return name
+            _, words, gauss = generator.getstate()
+            return f"{hash(words)} {gauss}"
+        if hasattr(kind, "__next__"):
+            # What an iterator would be pickled as: its kind, its source and its place, without moving it.
+            return _hash(name, *map(self.of, value.__reduce__()[1:]))
+        return name
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None  # a variable that has no value yet
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\x1f".join(parts).encode("utf-8", "surrogatepass")).hexdigest()

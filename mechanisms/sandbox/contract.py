@@ -31,9 +31,7 @@ def _wrong_type(expected: str, answer: object) -> Breach:
 
 
 def digest(answer: Any) -> str:
-    """The worker's digest of the mechanism's state; empty for one that does not observe."""
-    if answer is None:
-        return ""
+    """The worker's digest of the mechanism's state."""
     if type(answer) is not str or len(answer) > 64 or not answer.isalnum():
         raise Breach(FailureKind.PROTOCOL, "the worker sent no digest of its state")
     return answer

@@ -50,7 +50,7 @@ class MechanismProcess:
         self.seconds = 0.0
         """Time that its calls took so far, measured on the host."""
         self.state_hash = ""
-        """A digest of its state after the newest observation; empty for a mechanism that does not observe. Equal after
+        """A digest of its state after the newest observation, also for a mechanism that has no ``observe``. Equal after
         a replay of the same observations, unless other hooks changed the state in between."""
         self._channel = channel
         self._space = space

@@ -52,7 +52,8 @@ class Session:
         self.space = Space(request["space"])
         self.objective = Objective(request["objective"]["metric"], request["objective"]["direction"])
         self._reseed()
-        cls = define(compiled, self.generator)
+        self.namespace = define(compiled, self.generator)
+        cls = self.namespace["Mechanism"]
         arguments = (
             (self.space, request["settings"], rng_facade(self.generator)) if cls.__init__ is not object.__init__ else ()
         )
@@ -81,17 +82,21 @@ class Session:
 
     def observe(self, request: dict[str, Any]) -> str:
         """Show it a decided trial; returns a digest of its state."""
-        trial = self.remember(request)
-        self._reseed()
+        trial = self._take(request)
         self.mechanism.observe(trial)
-        return state_digest(self.mechanism)
+        return state_digest(self.mechanism, self.namespace)
 
-    def remember(self, request: dict[str, Any]) -> Trial:
-        """Take in a decided trial; all there is to do when the mechanism does not observe."""
+    def remember(self, request: dict[str, Any]) -> str:
+        """Take in a decided trial for a mechanism that does not observe; returns a digest of its state."""
+        self._take(request)
+        return state_digest(self.mechanism, self.namespace)
+
+    def _take(self, request: dict[str, Any]) -> Trial:
         trial = Trial(request["trial"])
         self.history.append(trial)
         self.by_number[trial.number] = trial
         self.calls = 0
+        self._reseed()
         return trial
 
     def _reseed(self) -> None:
@@ -200,8 +205,7 @@ def serve(answer_bytes: int, request_bytes: int) -> None:
         elif session is None:
             return
         elif request["op"] == "remember":
-            session.remember(request)
-            answer = {"answer": None}
+            answer = {"answer": session.remember(request)}
         else:
             try:
                 answer = {"answer": session.call(request)}

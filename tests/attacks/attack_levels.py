@@ -84,7 +84,7 @@ def run_language(request: dict[str, Any]) -> list[str]:
     compiled = compile_source(request["source"], offered())
     generator = random.Random(0)
     space = Space(request["space"])
-    mechanism = _construct(define(compiled, generator), space, rng_facade(generator))
+    mechanism = _construct(define(compiled, generator)["Mechanism"], space, rng_facade(generator))
     history = [Trial(trial) for trial in request["history"]]
     fields = {
         "objective": Objective("m", "minimize"), "incumbent": history[0], "best": history[-1],

@@ -281,6 +281,11 @@ class Inner:
             if item.WhichOneof("item") == "event":
                 yield item.event
 
+    async def events_so_far(self, name: str) -> AsyncIterator[trace_pb2.TraceEvent]:
+        async for item in self.stub.WatchTrace(pb.WatchTraceRequest(run=name, no_follow=True)):
+            if item.WhichOneof("item") == "event":
+                yield item.event
+
     async def until(
         self, name: str, wanted: Callable[[trace_pb2.TraceEvent], bool], after: int = 0
     ) -> trace_pb2.TraceEvent:

@@ -29,7 +29,7 @@ def run(body: str) -> Any:
     """What ``body``, the inside of a function after module-level lines, returns in the restricted language."""
     head, _, inside = body.rpartition("---\n")
     source = head + "def run():\n" + "\n".join(f"    {line}" for line in inside.splitlines()) + "\n" + FRAME
-    return define(compile_source(source, OFFERED), random.Random(0))().prompt(None)
+    return define(compile_source(source, OFFERED), random.Random(0))["Mechanism"]().prompt(None)
 
 
 _HEADER = re.compile(r"^=== (.+?) \| (.+)$", re.MULTILINE)

@@ -44,7 +44,7 @@ def plain_session(source: str, request: dict[str, Any]) -> worker.Session:
         namespace: dict[str, Any] = {"__builtins__": offered, "__name__": "mechanism"}
         sys.modules["mechanism"] = ModuleType("mechanism")  # where dataclasses look for the module of a class
         exec(compile(source, "<mechanism>", "exec"), namespace)
-        return namespace["Mechanism"]
+        return namespace
 
     original = worker.define
     worker.define = define
