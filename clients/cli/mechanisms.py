@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bilevel.v1 import trace_pb2
 
     from clients.inner import InnerClient
+    from mechanisms.report import GateReport as Judgement
     from service_kit.errors import RemoteError
 
 app = typer.Typer(no_args_is_help=True, help="Check, install and watch mechanisms.")
@@ -30,14 +31,24 @@ async def check(
     run: Annotated[
         str, typer.Option(metavar="RUN", help="Check against this run's space and trace, by the inner service.")
     ] = "",
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Replay this exported run, a run.json as `bilevel report` writes it."),
+    ] = None,
     language_only: Annotated[
         bool, typer.Option("--language-only", help="Stop after language and conformance.")
     ] = False,
     allow_inert: InertOption = False,
+    allow_weak_sandbox: Annotated[
+        bool, typer.Option(help="Run it where the kernel is not Linux: limits and deadlines only, for development.")
+    ] = False,
     inner: InnerOption = INNER_DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Run the gate on a file. Without --run no server is needed: a synthetic history is replayed."""
+    """Run the gate on a file: on a run's trace, on an exported one, or on a synthetic history alone.
+
+    Only --run needs a server.
+    """
     from clients.cli.resources import find_run, print_json
     from clients.inner import InnerClient
     from clients.report.export import to_json
@@ -45,20 +56,14 @@ async def check(
 
     source = read_source(file)
     if run:
-        if language_only:
-            raise InvalidArgument.of(
-                "--language-only", "cannot be combined with --run: the inner service runs every stage"
-            )
+        local = {"--language-only": language_only, "--trace": trace, "--allow-weak-sandbox": allow_weak_sandbox}
+        if given := [option for option, value in local.items() if value]:
+            raise InvalidArgument.of(given[0], "cannot be combined with --run: the inner service checks by its trace")
         async with InnerClient(inner) as client:
             report = await client.check_mechanism(await find_run(client, run), source, allow_inert=allow_inert)
         accepted, text, document = report.verdict == 1, report.text, to_json(report)
     else:
-        from clients.cli.sample_space import OBJECTIVE, SPACE
-        from mechanisms import gate
-
-        verdict = await gate.check(
-            source, space=SPACE, objective=OBJECTIVE, history=(), allow_inert=allow_inert, language_only=language_only
-        )
+        verdict = await check_here(source, trace, allow_inert, language_only, allow_weak_sandbox)
         accepted, text, document = verdict.accepted, verdict.render(), verdict.to_json()
     if json:
         print_json(document)
@@ -216,6 +221,35 @@ async def remove(
         print_json(to_json(mechanism))
     else:
         typer.echo(f"{mechanism.name} is removed; it changed {mechanism.effect.changed_decisions} decisions")
+
+
+async def check_here(
+    source: str, trace: Path | None, allow_inert: bool, language_only: bool, allow_weak: bool
+) -> Judgement:
+    """The gate's verdict in this process and its workers. Raises ServiceError where this machine has no sandbox."""
+    from clients.cli.exported_trace import ExportedTrace, read_trace
+    from clients.cli.sample_space import OBJECTIVE, SPACE
+    from mechanisms import gate
+    from mechanisms.sandbox.failures import SandboxUnavailable
+    from mechanisms.sandbox.limits import SandboxPolicy
+    from service_kit.errors import ServiceError
+
+    run = read_trace(trace) if trace is not None else ExportedTrace(SPACE, OBJECTIVE, (), 0)
+    try:
+        return await gate.check(
+            source,
+            space=run.space,
+            objective=run.objective,
+            history=run.history,
+            seed=run.seed,
+            allow_inert=allow_inert,
+            language_only=language_only,
+            policy=SandboxPolicy(allow_weak),
+        )
+    except SandboxUnavailable as error:
+        raise ServiceError(
+            str(error), hint="Add --allow-weak-sandbox to run it with limits and deadlines only."
+        ) from None
 
 
 def gate_texts(error: RemoteError) -> list[str]:

@@ -73,6 +73,8 @@ def task() -> task_pb2.TaskDescription:
             name=name, kind=1 if isinstance(default, int) else 2, minimum=low, maximum=high, documentation=words
         )
         parameter.default_value.CopyFrom(configuration_to_proto({name: default}).values[name])
+    pattern = description.space.parameters.add(name="WINDOW_PATTERN", kind=common_pb2.PARAMETER_KIND_TEXT)
+    pattern.default_value.string_value = "SSSL"
     return description
 
 

@@ -128,6 +128,26 @@ def test_a_mechanism_is_checked_without_a_server(services: Services) -> None:
     assert "os" in done.stdout
 
 
+def test_a_mechanism_is_checked_on_an_exported_run(services: Services, finished: dict) -> None:
+    (services.user.folder / "bold.py").write_text(BOLD)
+    assert services.bilevel("report", finished["run"], "--out", "exported").returncode == 0
+    done = services.bilevel("mechanisms", "check", "bold.py", "--trace", "exported/run.json", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["replay"]["recorded"]["trials"] == 6
+    assert report["replay"]["recorded"]["hooks"]["revise"]["changed"] > 0
+    by_the_service = services.bilevel("mechanisms", "check", "bold.py", "--run", finished["run"], "--json")
+    assert json.loads(by_the_service.stdout)["replayed_trials"] == 6
+
+
+def test_checking_stops_after_the_language_where_it_is_told_to(services: Services) -> None:
+    (services.user.folder / "inert.py").write_text(INERT)
+    done = services.bilevel("mechanisms", "check", "inert.py", "--language-only", "--json")
+    assert (done.returncode, json.loads(done.stdout)["stage"]) == (0, "conformance")
+    assert services.bilevel("mechanisms", "check", "inert.py").returncode == 1
+    assert services.bilevel("mechanisms", "check", "inert.py", "--allow-inert", "--allow-weak-sandbox").returncode == 0
+
+
 def test_a_mechanism_is_installed_watched_and_removed_by_hand(services: Services) -> None:
     (services.user.folder / "bold.py").write_text(BOLD)
     started = services.bilevel(
@@ -145,7 +165,15 @@ def test_a_mechanism_is_installed_watched_and_removed_by_hand(services: Services
                 break
         assert effect["bold"][0]["hook"] == "MECHANISM_HOOK_REVISE"
         assert "class Mechanism" in services.bilevel("mechanisms", "show", run, "bold").stdout
+        shown = json.loads(services.bilevel("mechanisms", "show", run, "bold", "--json").stdout)
+        assert {"seccomp", "rlimits", "no_new_privs"} <= set(shown["sandbox_layers"])
+        [listed] = json.loads(services.bilevel("mechanisms", "list", run, "--json").stdout)
+        assert listed["state"] == "MECHANISM_STATE_ACTIVE"
         assert "is removed" in services.bilevel("mechanisms", "remove", run, "bold").stdout
+        [listed] = json.loads(services.bilevel("mechanisms", "list", run, "--json").stdout)
+        assert listed["state"] == "MECHANISM_STATE_UNINSTALLED"
+        refused = services.bilevel("mechanisms", "install", run, "bold.py", "--json")
+        assert (refused.returncode, "exists already" in refused.stderr) == (1, True)
         missing = services.bilevel("mechanisms", "show", run, "nosuch")
         assert missing.returncode == 1
         assert "Mechanisms of" in missing.stderr
