@@ -18,7 +18,7 @@ from RestrictedPython.Guards import guarded_iter_unpack_sequence, guarded_unpack
 from mechanisms.language.classes import EXCEPTIONS, Own, make_class
 from mechanisms.language.facades import Facade
 from mechanisms.language.formatting import format_text
-from mechanisms.language.names import FRAME_NAMES, hide, is_dunder, reveal
+from mechanisms.language.names import FRAME_NAMES, hide, is_dunder, is_reserved, reveal
 from mechanisms.language.objects import Candidate, Objective, OwnType, Record, Trial, View
 from mechanisms.language.space import Parameter, Space
 
@@ -90,7 +90,7 @@ def check_name(name: object) -> str:
     """An attribute name that arrives as text, in the spelling of desugared code."""
     if type(name) is not str:
         raise TypeError("attribute name must be a string")
-    if is_dunder(name) or name in FRAME_NAMES:
+    if is_dunder(name) or is_reserved(name) or name in FRAME_NAMES:
         raise AttributeError(f"the attribute {name!r} is not available")
     return hide(name)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unicodedata import category
 
 from mechanisms.interface import Candidate, Origin, SearchView
 from mechanisms.printable import one_line, printable
@@ -104,6 +105,7 @@ def candidate(answer: Any, view: SearchView, space: ParameterSpace, limits: Sand
     base = view.incumbent.configuration
     try:
         values = {name: value_from_json(value) for name, value in answer["changes"].items()}
+        _check_texts(values)
         changes = space.changes(base, space.apply(base, values))
         _check_active(changes, view)
     except TypeError as error:
@@ -148,6 +150,17 @@ def _number(value: Any, what: str) -> float:
     if not math.isfinite(value) or abs(value) > 1e300:
         raise Breach(FailureKind.OUT_OF_RANGE, f"{what} must be finite")
     return float(value)
+
+
+def _check_texts(values: dict[str, Any]) -> None:
+    # A trace with a lone surrogate could not be sent any more; other controls would steer who reads it.
+    violations = [
+        Violation(name, "must be text without control characters and lone surrogates")
+        for name, value in values.items()
+        if type(value) is str and any(category(c) in ("Cc", "Cs") and c not in "\n\r\t" for c in value)
+    ]
+    if violations:
+        raise InvalidConfiguration(violations)
 
 
 def _check_active(changes: dict[str, Any], view: SearchView) -> None:

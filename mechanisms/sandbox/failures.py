@@ -7,6 +7,9 @@ from enum import StrEnum
 
 from mechanisms.findings import Finding, Stage
 from mechanisms.interface import Hook
+from mechanisms.printable import one_line
+
+MESSAGE_CHARACTERS = 1000
 
 
 class FailureKind(StrEnum):
@@ -38,7 +41,7 @@ class MechanismFailure(Exception):
     def __init__(self, hook: Hook, kind: FailureKind, message: str, line: int | None = None) -> None:
         self.hook = hook
         self.kind = kind
-        self.message = message
+        self.message = message = one_line(message, MESSAGE_CHARACTERS)
         self.line = line
         """Line of the source, counted from 1; None when unknown."""
         super().__init__(

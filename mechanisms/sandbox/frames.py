@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 HEADER_BYTES = 4
+MAX_DIGITS = 25
 
 
 class FrameError(Exception):
@@ -36,12 +37,19 @@ def body_length(header: bytes, limit: int) -> int:
 def decode(body: bytes) -> dict[str, Any]:
     """The JSON object in ``body``. NaN and infinities are no JSON. Raises :class:`FrameError`."""
     try:
-        message = json.loads(body, parse_constant=_no_constant)
+        message = json.loads(body, parse_constant=_no_constant, parse_int=_integer)
     except (ValueError, RecursionError) as error:
         raise FrameError(f"not JSON: {error}") from None
     if type(message) is not dict:
         raise FrameError("not a JSON object")
     return message
+
+
+def _integer(digits: str) -> int:
+    # Longer than any that an honest side sends, and too large for arithmetic with floats.
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
 
 
 def _no_constant(name: str) -> Any:

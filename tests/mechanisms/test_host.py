@@ -14,7 +14,10 @@ import pytest
 
 from mechanisms.interface import Candidate, Hook, SearchView
 from mechanisms.replay import incumbents
+from mechanisms.sandbox.frames import FrameError, decode
 from mechanisms.sandbox.host import FailureKind, MechanismFailure, MechanismProcess, MechanismRejected, SandboxLimits
+from mechanisms.synthetic import synthetic_history
+from service_kit.parameters import Kind, Parameter, ParameterSpace
 
 
 def running(pid: int) -> bool:
@@ -187,6 +190,34 @@ async def test_frozen_parameters_cannot_be_changed(start: Any, objective: Any, h
     with pytest.raises(MechanismFailure, match="BATCH: is frozen now") as failure:
         await process.propose(moment(objective, history, active=("DEPTH", "LR"), frozen=("BATCH",)), 1)
     assert failure.value.kind is FailureKind.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\x00b", "\x1b[2J"])
+async def test_a_text_that_could_not_be_sent_or_would_steer_a_terminal_is_no_value(text: str, objective: Any) -> None:
+    space = ParameterSpace((Parameter("NOTE", Kind.TEXT, "free"),))
+    history = synthetic_history(space, objective, 1, seed=1)
+    source = f"class Mechanism:\n    def propose(self, view, count): return [Candidate({{'NOTE': {ascii(text)}}})]\n"
+    async with await MechanismProcess.start(source, space, objective, {}, 0, name="test") as process:
+        await observed(process, history[:1])
+        with pytest.raises(MechanismFailure, match="NOTE: must be text without control characters") as failure:
+            await process.propose(moment(objective, history[:1], active=("NOTE",)), 1)
+    assert failure.value.kind is FailureKind.OUT_OF_RANGE
+
+
+@pytest.mark.parametrize("name", ["DEPTH\ud800", "\x1b[2J\x07\n"])
+async def test_a_failure_can_be_written_down_whatever_it_quotes(
+    start: Any, objective: Any, history: Any, name: str
+) -> None:
+    source = f"class Mechanism:\n    def propose(self, view, count): return [Candidate({{{ascii(name)}: 3}})]\n"
+    process = await observed(await start(source), history)
+    with pytest.raises(MechanismFailure) as failure:
+        await process.propose(moment(objective, history), 1)
+    assert failure.value.message.isprintable()
+
+
+def test_a_frame_with_an_integer_that_floats_cannot_hold_is_no_frame() -> None:
+    with pytest.raises(FrameError, match="an integer of 400 digits"):
+        decode(b'{"answer": [' + b"9" * 400 + b"]}")
 
 
 async def test_a_candidate_equal_to_the_incumbent_proposes_nothing(start: Any, objective: Any, history: Any) -> None:
