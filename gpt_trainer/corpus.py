@@ -40,14 +40,14 @@ class Corpus(Protocol):
 class StandardLibrary:
     """The Python files of the running interpreter's standard library, wherever that is: about 11 MB of text.
 
-    Left out are tests, which repeat themselves, and the ``encodings`` package, which is tables. One file in ten goes
-    to validation, by a hash of its path, half of them to each validation split.
+    Tests are left out, because they repeat themselves. One file in ten goes to validation, by a hash of its path, half
+    of them to each validation split.
     """
 
     root: Path = Path(sysconfig.get_path("stdlib"))
     name: str = STANDARD_LIBRARY
 
-    SKIPPED = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "__pycache__"})
+    SKIPPED = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"})
 
     def files(self) -> list[Path]:
         """Every file of the corpus, sorted by its path below the root."""
