@@ -8,18 +8,20 @@ from __future__ import annotations
 import collections
 import hashlib
 import random
+import statistics
 import types
 from collections.abc import Mapping
 from typing import Any
 
 from mechanisms.language.facades import Facade
 from mechanisms.language.names import reveal
-from mechanisms.language.objects import Candidate, OwnType, Trial
+from mechanisms.language.objects import Candidate, OwnType, Trial, View
 
 MAX_VALUES = 20_000
 """A state with more values than this is digested up to here: every observation pays for its digest."""
 
 _PLAIN = (type(None), bool, int, float, str)
+_SHOWN = (range, complex, slice, statistics.NormalDist, statistics.LinearRegression)
 _ORDERED = (list, tuple, collections.deque)
 _MAPPINGS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 
@@ -70,7 +72,8 @@ class _Digest:
         if kind is OwnType:
             return _hash("class", *(f"{name} {self.of(held)}" for name, held in vars(value).items() if name[0] != "_"))
         if type(kind) is OwnType:
-            return _hash(reveal(kind.__name__), self.of(value.__dict__))
+            held = self.of(value.args) if isinstance(value, BaseException) else ""
+            return _hash(reveal(kind.__name__), self.of(value.__dict__), held)
         return self._code(value, kind)
 
     def _code(self, value: Any, kind: type) -> str:
@@ -84,15 +87,31 @@ class _Digest:
         if kind is types.GeneratorType:
             frame = value.gi_frame
             return name if frame is None else _hash(name, str(frame.f_lasti), self.of(dict(frame.f_locals)))
+        if kind is types.BuiltinMethodType and not isinstance(value.__self__, types.ModuleType | type(None)):
+            return _hash(name, value.__name__, self.of(value.__self__))
+        if kind in (staticmethod, classmethod):
+            return _hash(name, self.of(value.__func__))
+        if kind is property:
+            return _hash(name, self.of(value.fget), self.of(value.fset))
+        if hasattr(kind, "__next__"):
+            # What an iterator would be pickled as: its kind, its source and its place, without moving it.
+            return _hash(name, *map(self.of, value.__reduce__()[1:]))
+        return self._rest(value, kind)
+
+    def _rest(self, value: Any, kind: type) -> str:
+        name = reveal(kind.__name__)
         if kind is Facade:
             generator = getattr(getattr(value, "random", None), "__self__", None)
             if type(generator) is not random.Random:
                 return name
             _, words, gauss = generator.getstate()
             return f"{hash(words)} {gauss}"
-        if hasattr(kind, "__next__"):
-            # What an iterator would be pickled as: its kind, its source and its place, without moving it.
-            return _hash(name, *map(self.of, value.__reduce__()[1:]))
+        if isinstance(value, BaseException):
+            return _hash(name, self.of(value.args))
+        if kind in _SHOWN:
+            return repr(value)
+        if kind is View:
+            return f"view of {len(value.history)} trials, {value.trials_left} left"
         return name
 
 

@@ -196,7 +196,7 @@ async def test_frozen_parameters_cannot_be_changed(start: Any, objective: Any, h
 async def test_a_text_that_could_not_be_sent_or_would_steer_a_terminal_is_no_value(text: str, objective: Any) -> None:
     space = ParameterSpace((Parameter("NOTE", Kind.TEXT, "free"),))
     history = synthetic_history(space, objective, 1, seed=1)
-    source = f"class Mechanism:\n    def propose(self, view, count): return [Candidate({{'NOTE': {ascii(text)}}})]\n"
+    source = f"class Mechanism:\n    def propose(self, view, count): return [Candidate({{'NOTE': {text!a}}})]\n"
     async with await MechanismProcess.start(source, space, objective, {}, 0, name="test") as process:
         await observed(process, history[:1])
         with pytest.raises(MechanismFailure, match="NOTE: must be text without control characters") as failure:
@@ -208,7 +208,7 @@ async def test_a_text_that_could_not_be_sent_or_would_steer_a_terminal_is_no_val
 async def test_a_failure_can_be_written_down_whatever_it_quotes(
     start: Any, objective: Any, history: Any, name: str
 ) -> None:
-    source = f"class Mechanism:\n    def propose(self, view, count): return [Candidate({{{ascii(name)}: 3}})]\n"
+    source = f"class Mechanism:\n    def propose(self, view, count): return [Candidate({{{name!a}: 3}})]\n"
     process = await observed(await start(source), history)
     with pytest.raises(MechanismFailure) as failure:
         await process.propose(moment(objective, history), 1)
