@@ -125,6 +125,8 @@ def result_lines(result: TrialResult, request: TrialRequest) -> dict[str, str]:
     if result.val_bpb is not None:
         lines["val_bpb"] = f"{result.val_bpb:.6f}"
     lines |= _formatted(result.side_metrics)
+    if result.val_bpb is not None:
+        lines.setdefault("mfu_percent", "unknown")
     if result.message:
         lines["message"] = result.message
     if request.configuration:

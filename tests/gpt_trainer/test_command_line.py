@@ -58,6 +58,7 @@ def test_train_ends_with_plain_lines() -> None:
         "corpus",
     } <= set(shown)
     assert re.fullmatch(r"\d\.\d{6}", shown["val_bpb"])
+    assert shown["mfu_percent"] == "unknown", "a CPU's peak is not in the table, and unknown is not zero"
 
 
 @pytest.mark.usefixtures("dataset")
