@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from inner_service.__main__ import _parser, options_of
+
 GOOD = ["--listen", "127.0.0.1:0", "--task", "gpt=127.0.0.1:7401"]
 WRONG = [
     ([], "--task: must name at least one task", 2),
@@ -30,8 +32,21 @@ def run(arguments: list[str], folder: Path, **environment: str) -> subprocess.Co
 def test_help_names_every_option_and_where_the_model_comes_from(tmp_path: Path) -> None:
     shown = run(["--help"], tmp_path)
     assert shown.returncode == 0
-    for word in ("--listen", "--task", "--database", "--address-file", "OPENAI_BASE_URL", "scripted researcher"):
+    for word in (
+        "--listen",
+        "--task",
+        "--database",
+        "--address-file",
+        "--allow-weak-sandbox",
+        "OPENAI_BASE_URL",
+        "scripted researcher",
+    ):
         assert word in shown.stdout
+
+
+def test_the_weak_sandbox_is_allowed_by_its_option_only() -> None:
+    assert not options_of(_parser().parse_args(GOOD)).sandbox.allow_weak
+    assert options_of(_parser().parse_args([*GOOD, "--allow-weak-sandbox"])).sandbox.allow_weak
 
 
 @pytest.mark.parametrize(("arguments", "says", "code"), WRONG, ids=[w[1][:30] for w in WRONG])

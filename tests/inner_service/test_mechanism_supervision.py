@@ -9,6 +9,10 @@ import psutil
 import pytest
 from bilevel.v1 import trace_pb2
 
+from mechanisms.sandbox.channel import Channel
+from mechanisms.sandbox.failures import SandboxUnavailable
+from mechanisms.sandbox.limits import SandboxLimits, SandboxPolicy
+
 VETO_ALL = '''
 class Mechanism:
     """Never: refuse everything that a model proposes; what the gate replays says what it changes."""
@@ -160,6 +164,34 @@ async def test_an_installation_in_mid_run_says_that_its_state_was_rebuilt(inner)
         "observing": (3, True),
         "stateless": (3, True),
     }
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_the_weak_sandbox_option_reaches_the_gate_and_the_installation(inner, monkeypatch, allowed) -> None:
+    seen: list[SandboxPolicy] = []
+    start = Channel.start
+
+    async def recording(limits: SandboxLimits, policy: SandboxPolicy) -> Channel:
+        seen.append(policy)
+        return await start(limits, policy)
+
+    monkeypatch.setattr(Channel, "start", recording)
+    inner.runs.sandbox = SandboxPolicy(allow_weak=allowed)
+    name = await inner.create(max_trials=1)
+    mechanism = await inner.install(name, OBSERVING, "observing")
+    assert len(seen) > 3
+    assert {policy.allow_weak for policy in seen} == {allowed}
+    assert "seccomp" in mechanism.sandbox_layers, "on Linux the option takes no wall away"
+
+
+async def test_a_machine_without_a_sandbox_is_said_with_what_to_do(inner, monkeypatch) -> None:
+    async def missing(limits: SandboxLimits, policy: SandboxPolicy) -> Channel:
+        raise SandboxUnavailable("mechanisms need the Linux sandbox")
+
+    monkeypatch.setattr(Channel, "start", missing)
+    error = await inner.refusal(inner.install(await inner.create(), OBSERVING, "observing"))
+    assert "mechanisms need the Linux sandbox" in error.message
+    assert "--allow-weak-sandbox" in f"{error.message} {error.hint}"
 
 
 async def test_an_installation_into_a_new_run_rebuilds_nothing_and_claims_nothing(inner) -> None:
