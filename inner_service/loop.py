@@ -88,8 +88,9 @@ class Loop:
         Raises :class:`WrongState`, and :class:`Unavailable` when the task is lost and does not come back.
         """
         trial = self._trial(await self._search(), number)
-        if trial.state not in (TrialState.PROPOSED, TrialState.RUNNING) or number in self._evaluating:
-            raise WrongState("trial", self._name(number), trial.state.value, "evaluate", ("proposed",))
+        state = "being evaluated" if number in self._evaluating else trial.state.value
+        if state not in (TrialState.PROPOSED.value, TrialState.RUNNING.value):
+            raise WrongState("trial", self._name(number), state, "evaluate", ("proposed",))
         self._evaluating.add(number)
         try:
             result = await self._measure(number)

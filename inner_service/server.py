@@ -43,7 +43,7 @@ async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> N
         await model.close()
         await store.close()
 
-    scripted = not model_settings.configured
+    scripted = model.scripted
     log.info("model", name=model.name, endpoint=model_settings.base_url or "api.openai.com", scripted=scripted)
     log.info("tasks", **options.tasks)
     await serve(register, options.server, name="inner loop", draining=draining, on_stop=stop)

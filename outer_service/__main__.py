@@ -65,7 +65,7 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
         await model.close()
         await store.close()
 
-    scripted = not model_settings.configured
+    scripted = model.scripted
     log.info("model", name=model.name, endpoint=model_settings.base_url or "api.openai.com", scripted=scripted)
     log.info("inner loop", address=options.inner)
     await supervisor.recover()

@@ -130,6 +130,8 @@ class Parameter:
 
     def allowed(self) -> str:
         """The allowed values as a phrase that completes "must be …"."""
+        if self.locked:
+            return f"{_show(self.default)}, because it is locked"
         match self.kind:
             case Kind.INTEGER | Kind.REAL:
                 noun = "an integer" if self.kind is Kind.INTEGER else "a number"

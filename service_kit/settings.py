@@ -22,10 +22,12 @@ BILEVEL_LOG_LEVEL        info                                       see :mod:`se
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service_kit.errors import InvalidArgument, Violation
@@ -74,9 +76,27 @@ class ModelSettings(EnvironmentSettings):
     @field_validator("base_url")
     @classmethod
     def _is_http(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
+        if url is not None and not _is_web_address(url):
             raise ValueError("must be an http:// or https:// address, for example http://127.0.0.1:11434/v1")
         return url
+
+    @field_validator("api_key")
+    @classmethod
+    def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces or line breaks; it is not shown here")
+        return key
+
+    @field_validator("model")
+    @classmethod
+    def _has_an_endpoint(cls, model: str | None, info: ValidationInfo) -> str | None:
+        wrong_before = {"base_url", "api_key"} - info.data.keys()
+        if model is not None and model != SCRIPTED_MODEL and not wrong_before and not any(info.data.values()):
+            raise ValueError(
+                "names a model, but neither OPENAI_BASE_URL nor OPENAI_API_KEY says where it is; set one of them, "
+                "or unset this to let the scripted researcher answer"
+            )
+        return model
 
     @property
     def configured(self) -> bool:
@@ -107,6 +127,14 @@ class PathSettings(EnvironmentSettings):
     def database_url(self, service: str) -> str:
         """The SQLAlchemy URL of a service's database: the configured one, or ``SERVICE.db`` in the data directory."""
         return self.database or f"sqlite+aiosqlite:///{self.home / service}.db"
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 def _lower_first(sentence: str) -> str:

@@ -41,7 +41,12 @@ class Completion:
     @property
     def scripted(self) -> bool:
         """Whether this came from the scripted researcher: such an answer is never evidence for the method."""
-        return self.model.startswith("scripted")
+        return is_scripted(self.model)
+
+
+def is_scripted(model: str) -> bool:
+    """Whether a model of this name is the scripted researcher."""
+    return model.startswith("scripted")
 
 
 class LanguageModel:
@@ -70,6 +75,11 @@ class LanguageModel:
             max_retries=0,
             timeout=settings.timeout,
         )
+
+    @property
+    def scripted(self) -> bool:
+        """Whether the scripted researcher is to answer, by the configured name; each answer tells for itself."""
+        return is_scripted(self.name)
 
     async def close(self) -> None:
         await self._client.close()

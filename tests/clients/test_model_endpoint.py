@@ -60,5 +60,5 @@ async def test_a_model_must_be_named() -> None:
 
 
 async def test_without_an_endpoint_nothing_is_asked() -> None:
-    await check_endpoint(settings(None, key=None))
-    assert endpoint_of(settings(None, key=None)) == ""
+    await check_endpoint(settings(None, model=None, key=None))
+    assert endpoint_of(settings(None, model=None, key=None)) == ""

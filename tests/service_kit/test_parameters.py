@@ -46,6 +46,8 @@ def test_a_locked_parameter_may_be_named_at_its_default_but_not_changed() -> Non
     assert SPACE.validate({"DEPTH": 2})["DEPTH"] == 2
     with pytest.raises(InvalidConfiguration, match="DEPTH: is locked at 2"):
         SPACE.validate({"DEPTH": 3})
+    with pytest.raises(InvalidConfiguration, match="DEPTH: must be 2, because it is locked; got 1000"):
+        parse_value(DEPTH, "1000")
 
 
 @pytest.mark.parametrize(

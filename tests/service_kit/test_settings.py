@@ -42,6 +42,29 @@ def test_the_scripted_researcher_stands_in_only_when_no_endpoint_is_configured(m
     assert ModelSettings.load().or_scripted().model is None
 
 
+def test_a_model_without_an_endpoint_is_refused_and_not_replaced(monkeypatch) -> None:
+    monkeypatch.setenv("BILEVEL_MODEL", "gpt-9")
+    with pytest.raises(InvalidArgument, match="BILEVEL_MODEL: names a model, but neither OPENAI_BASE_URL nor"):
+        ModelSettings.load()
+
+
+@pytest.mark.parametrize("key", ["schlüssel", "two words", "line\nbreak"])
+def test_a_key_that_fits_in_no_header_is_refused_unseen(monkeypatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(InvalidArgument, match="OPENAI_API_KEY: must be printable ASCII") as caught:
+        ModelSettings.load()
+    assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://host/v1", "http://host:bar/v1", "http:///v1", "http://host:99999/v1", "host/v1"]
+)
+def test_an_endpoint_that_is_no_web_address_is_refused(monkeypatch, url: str) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    with pytest.raises(InvalidArgument, match="OPENAI_BASE_URL: must be an http:// or https:// address"):
+        ModelSettings.load()
+
+
 def test_the_key_is_in_no_printed_form(monkeypatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "swordfish")
     settings = ModelSettings.load()
