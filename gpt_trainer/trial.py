@@ -111,11 +111,10 @@ def plan(preset: Preset, request: TrialRequest) -> Plan:
 
 
 def _too_large(h: Hyperparameters, seconds: float, budget: float) -> Violation:
-    affordable = int(h.total_batch_size * budget / seconds)
     return Violation(
         "TOTAL_BATCH_SIZE",
         f"one optimiser step of {h.total_batch_size} tokens costs {seconds:.3g} s and the budget is {budget:g} s; "
-        f"set TOTAL_BATCH_SIZE to at most about {affordable}, or raise the budget",
+        "raise the budget, or lower TOTAL_BATCH_SIZE, and DEVICE_BATCH_SIZE with it where it no longer divides it",
     )
 
 

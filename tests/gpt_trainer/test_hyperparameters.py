@@ -101,7 +101,7 @@ def test_the_virtual_clock_charges_more_for_more_rows_and_for_more_heads(rows: i
 
 def test_a_step_that_the_budget_cannot_pay_is_infeasible_and_says_what_is_affordable() -> None:
     request = TrialRequest({"TOTAL_BATCH_SIZE": 2**17}, seed=0, budget=1.0)
-    with pytest.raises(InvalidConfiguration, match="set TOTAL_BATCH_SIZE to at most about"):
+    with pytest.raises(InvalidConfiguration, match="raise the budget, or lower TOTAL_BATCH_SIZE"):
         plan(LAPTOP, request)
     assert plan(LAPTOP, TrialRequest({"TOTAL_BATCH_SIZE": 2**17}, 0, 1.0, ClockKind.WALL)).micro_steps == 32
 
