@@ -249,7 +249,7 @@ def main() -> int:
     if "--accept" in sys.argv:
         expected = {case.key: found[case.key] for case in cases}
         EXPECTED.write_text(json.dumps(expected, indent=1, ensure_ascii=False) + "\n")
-    differing = [key for key in found if found[key] != expected.get(key)]
+    differing = [key for key in found if _comparable(found[key]) != _comparable(expected.get(key, {}))]
     for key in differing:
         print(f"{key}: expected {expected.get(key)}, found {found[key]}")
     text = table(cases, results)
@@ -260,6 +260,12 @@ def main() -> int:
     )
     _rewrite(text)
     return 1 if escapes or differing else 0
+
+
+def _comparable(result: dict[str, str]) -> dict[str, str]:
+    """The verdicts without what chance decides: which limit a case meets first that has no sandbox to stop it."""
+    endless = ("hung", "exhausted", "crashed")
+    return {level: "endless" if level != "full" and said in endless else said for level, said in result.items()}
 
 
 def _rewrite(text: str) -> None:
