@@ -35,7 +35,7 @@ class Idea:
     """Settings under which it acts earlier, for when it was found inert."""
 
     def source(self, state: SearchState, *, form: int = 0, relaxed: bool = False) -> str:
-        """The complete module. ``form`` counts up to the simpler templates."""
+        """The complete module. ``form`` counts up to the simpler templates; -1 is the simplest."""
         rules = [(rule.whole, rule.part, rule.unit) for rule in multiples(state.constraints, tuple(state.parameters))]
         template = _TEMPLATES.get_template(f"{self.templates[form]}.py.j2")
         return template.render(multiples=rules, **{**self.settings, **(self.relaxed if relaxed else {})})

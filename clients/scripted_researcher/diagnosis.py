@@ -21,7 +21,7 @@ class Failure(StrEnum):
     FIXATION = "fixation"
     """One direction of a parameter fails again and again and the other was never tried."""
     BREAKAGE = "breakage"
-    """Many trials end without a metric or are refused."""
+    """Many trials ran and ended without a metric. Refused candidates cost no trial and do not count."""
     REPETITION = "repetition"
     """Exhausted moves are proposed again and again."""
     NEGLECT = "neglect"
@@ -69,7 +69,7 @@ def tallies(state: SearchState) -> tuple[Tally, ...]:
             key = (name, Towards(towards))
             tries[key] += 1
             gains[key] += trial.kept is True
-            broken[key] += trial.metric is None
+            broken[key] += trial.failed
     return tuple(Tally(*key, count, gains[key], broken[key]) for key, count in tries.most_common())
 
 
@@ -134,13 +134,13 @@ def _fixation(state: SearchState) -> Observation | None:
 
 
 def _breakage(state: SearchState) -> Observation | None:
-    recent = [trial for trial in state.trials if trial.origin != "baseline"][-10:]
-    broken = [trial for trial in recent if trial.metric is None]
+    recent = _decided(state)[-10:]
+    broken = [trial for trial in recent if trial.failed]
     if len(broken) < PATIENCE:
         return None
-    counts = Counter(trial.outcome or "rejected" for trial in broken)
+    counts = Counter(trial.outcome for trial in broken)
     said = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
-    return Observation(Failure.BREAKAGE, f"{len(broken)} of the last {len(recent)} trials have no metric: {said}")
+    return Observation(Failure.BREAKAGE, f"{len(broken)} of the last {len(recent)} trials failed: {said}")
 
 
 def _repetition(state: SearchState) -> Observation | None:

@@ -70,18 +70,22 @@ def generate(state: SearchState, messages: Messages) -> dict[str, Any]:
 def repair(state: SearchState, messages: Messages) -> dict[str, Any]:
     """Another form of the rejected mechanism: one that acts earlier where the report says inert, else a simpler one.
 
-    When the mechanism has no simpler form left, the next fitting mechanism takes its place.
+    When the mechanism has no simpler form left, the next fitting one that this dialogue has not written takes its
+    place. When none fits, the same source comes back for the gate to refuse: what this run had already, or what
+    answers nothing in its trace, is no repair.
     """
     one = _chosen(state, messages)
-    attempts = sum(message["role"] == "assistant" and _has_source(message["content"]) for message in messages)
+    written = [answer.get("mechanism_id") for answer in _answers(messages) if "source" in answer]
+    attempts = written.count(one.name)
     report = next((message["content"] for message in reversed(messages) if message["role"] == "user"), "")
-    if INERT.search(report) and attempts == 1:
+    if INERT.search(report) and len(written) == 1:
         return {"mechanism_id": one.name, "source": one.source(state, relaxed=True)}
     if attempts < len(one.templates):
         return {"mechanism_id": one.name, "source": one.source(state, form=attempts, relaxed=True)}
-    others = [other for other in (*_fitting(state, observations(state)), *IDEAS) if other.name != one.name]
-    other = others[(attempts - len(one.templates)) % len(others)]
-    return {"mechanism_id": other.name, "source": other.source(state, relaxed=True)}
+    others = [other for other in _fitting(state, observations(state)) if other.name not in written]
+    if not others:
+        return {"mechanism_id": one.name, "source": one.source(state, form=-1, relaxed=True)}
+    return {"mechanism_id": others[0].name, "source": others[0].source(state, relaxed=True)}
 
 
 def _fitting(state: SearchState, seen: Sequence[Observation]) -> list[Idea]:
@@ -114,17 +118,19 @@ def _chosen(state: SearchState, messages: Messages) -> Idea:
 
 def _answer(messages: Messages, key: str) -> Any:
     """The newest value of ``key`` in the dialogue's own answers, or None."""
-    for message in reversed(messages):
+    return next((answer[key] for answer in reversed(_answers(messages)) if key in answer), None)
+
+
+def _answers(messages: Messages) -> list[dict[str, Any]]:
+    """The dialogue's own answers that are JSON objects, in their order."""
+    found = []
+    for message in messages:
         if message["role"] != "assistant":
             continue
         try:
             answer = json.loads(message["content"])
         except ValueError:
             continue
-        if isinstance(answer, dict) and key in answer:
-            return answer[key]
-    return None
-
-
-def _has_source(text: str) -> bool:
-    return '"source"' in text
+        if isinstance(answer, dict):
+            found.append(answer)
+    return found

@@ -13,6 +13,7 @@ from service_kit.parameters import (
     Direction,
     Kind,
     Objective,
+    Outcome,
     Parameter,
     Scale,
     configuration_from_json,
@@ -49,6 +50,11 @@ class PastTrial:
     def rejected(self) -> bool:
         """Whether it was refused before it ran."""
         return self.outcome is None and self.kept is not True
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ran and ended without a metric; a cancelled one says nothing about its configuration."""
+        return self.outcome not in (None, Outcome.SUCCEEDED, Outcome.CANCELLED)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:

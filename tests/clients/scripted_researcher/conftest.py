@@ -89,6 +89,21 @@ class Level1:
             self.decide(changes)
         return self
 
+    def refuse(self, changes: Mapping[str, Any]) -> None:
+        """A candidate that a veto or the space refused: it never ran."""
+        self._lost(changes, None)
+
+    def fail(self, changes: Mapping[str, Any], outcome: Outcome) -> None:
+        """A trial that ran and ended without a metric."""
+        self._lost(changes, outcome)
+
+    def _lost(self, changes: Mapping[str, Any], outcome: Outcome | None) -> None:
+        configuration = self.space.apply(self.incumbent.configuration, changes)
+        kept, bar = None if outcome is None else False, self.incumbent.metric
+        number = len(self.trials)
+        record = TrialRecord(number, configuration, changes, "", Origin.MODEL, "", outcome, None, kept, bar)
+        self.trials.append(record)
+
     def decide(self, changes: Mapping[str, Any], origin: Origin = Origin.MODEL) -> None:
         configuration = self.space.apply(self.incumbent.configuration, changes)
         self._decide(configuration, self.space.changes(self.incumbent.configuration, configuration), origin)

@@ -11,6 +11,7 @@ from mechanisms.findings import Stage
 from mechanisms.gate import GateReport, check
 from mechanisms.interface import Candidate, Hook, Origin, SearchView
 from mechanisms.sandbox.host import MechanismProcess
+from service_kit.parameters import Outcome
 
 
 def read(search: Any) -> SearchState:
@@ -21,10 +22,8 @@ async def judged(source: str, search: Any) -> GateReport:
     return await check(source, space=search.space, objective=search.objective, history=search.trials)
 
 
-def installed(*names: str) -> tuple[dict[str, Any], ...]:
-    return tuple(
-        {"name": name, "state": "active", "summary": "", "hooks": [], "changed_decisions": 1} for name in names
-    )
+def installed(*names: str, state: str = "active") -> tuple[dict[str, Any], ...]:
+    return tuple({"name": name, "state": state, "summary": "", "hooks": [], "changed_decisions": 1} for name in names)
 
 
 def test_ten_trials_of_the_prior_show_a_fixation_on_the_batch(benchmark_search: Any) -> None:
@@ -39,6 +38,24 @@ def test_nothing_is_wrong_with_a_search_that_gains(benchmark_search: Any) -> Non
         benchmark_search.decide({"TOTAL_BATCH_SIZE": 2**n, "DEVICE_BATCH_SIZE": 16})
     assert observations(read(benchmark_search)) == []
     assert benchmark_search.ask("critique")["choice"] == "none"
+
+
+def test_refused_candidates_are_no_failed_trials(benchmark_search: Any) -> None:
+    for n in range(9, 13):
+        benchmark_search.refuse({"HEAD_DIM": 2 ** (n - 6)})
+        benchmark_search.decide({"WEIGHT_DECAY": 0.2 + n / 100})
+    assert Failure.BREAKAGE not in [one.failure for one in observations(read(benchmark_search))]
+    listed = [one["name"] for one in benchmark_search.ask("explore")["candidates"]]
+    assert "infeasible-guard" not in listed
+
+
+def test_trials_that_ran_and_failed_are_a_breakage_and_refusals_do_not_hide_them(benchmark_search: Any) -> None:
+    for outcome in (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.DIVERGED, Outcome.CANCELLED):
+        benchmark_search.fail({"MATRIX_LR": 0.5}, outcome)
+    for _ in range(12):
+        benchmark_search.refuse({"HEAD_DIM": 16})
+    [breakage] = [one for one in observations(read(benchmark_search)) if one.failure is Failure.BREAKAGE]
+    assert breakage.evidence == "3 of the last 4 trials failed: 2 diverged, 1 out_of_memory"
 
 
 def test_analysis_freezes_what_failed_both_ways_and_leaves_the_fixation(benchmark_search: Any) -> None:
@@ -65,6 +82,41 @@ def test_what_was_installed_before_is_not_chosen_again(benchmark_search: Any) ->
     assert benchmark_search.ask("critique")["choice"] == "tabu"
     benchmark_search.mechanisms = installed(*(f"{one.name}-2" for one in IDEAS))
     assert benchmark_search.ask("critique")["choice"] == "none"
+
+
+@pytest.mark.parametrize("state", ["uninstalled", "suspended"])
+def test_an_idea_that_was_retired_is_neither_chosen_nor_explored_again(benchmark_search: Any, state: str) -> None:
+    search = benchmark_search.run(10)
+    search.mechanisms = installed("opposite-direction", "opposite-direction-2", "tabu-3", state=state)
+    for outcome in (Outcome.DIVERGED,) * 3:
+        search.fail({"MATRIX_LR": 0.5}, outcome)
+    assert search.ask("critique")["choice"] == "infeasible-guard"
+    assert {one["name"] for one in search.ask("explore")["candidates"]}.isdisjoint({"opposite-direction", "tabu"})
+    search.mechanisms += installed("infeasible-guard-2", "step-size", "coordinate-exploration", state=state)
+    assert search.ask("critique")["choice"] == "none"
+
+
+@pytest.mark.parametrize("state", ["active", "uninstalled", "suspended"])
+def test_a_repair_falls_back_on_nothing_that_the_run_had_before(benchmark_search: Any, state: str) -> None:
+    search = benchmark_search.run(10)
+    had = {one.name for one in IDEAS} - {"tabu"}
+    search.mechanisms = installed(*(f"{name}-2" for name in sorted(had)), state=state)
+    answers = [search.ask("generate")]
+    for _ in range(6):
+        answers.append(repair(search, answers, "rejected at stage effect\n- effect: inert"))
+    assert {answer["mechanism_id"] for answer in answers} == {"tabu"}
+
+
+def test_a_repair_tries_each_fitting_idea_once_and_none_that_answers_nothing(benchmark_search: Any) -> None:
+    search = benchmark_search.run(10)
+    fitting = [one["name"] for one in search.ask("explore")["candidates"]]
+    answers = [search.ask("generate")]
+    for _ in range(8):
+        answers.append(repair(search, answers, "rejected at stage language"))
+    written = list(dict.fromkeys(answer["mechanism_id"] for answer in answers))
+    assert written == fitting
+    assert "infeasible-guard" not in written
+    assert answers[-1] == answers[-2]
 
 
 def test_the_dialogue_keeps_to_its_choice(benchmark_search: Any) -> None:
