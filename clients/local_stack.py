@@ -112,12 +112,14 @@ class LocalStack:
 
     async def stop(self) -> None:
         """End every service, the last started first to be asked; returns when nothing of them is left."""
-        stopping = asyncio.gather(*(service.group.terminate(GRACE_SECONDS) for service in self._services.values()))
+        groups = [service.group for service in self._services.values()]
+        ends = [asyncio.ensure_future(group.terminate(GRACE_SECONDS)) for group in groups]
         try:
-            await asyncio.shield(stopping)
+            await _all_done(ends)
         except asyncio.CancelledError:
             # A second Ctrl-C: no more grace, but still nothing may be left behind.
-            await asyncio.gather(*(service.group.kill() for service in self._services.values()))
+            await _all_done([asyncio.ensure_future(group.kill()) for group in groups])
+            await asyncio.wait(ends)
             raise
         finally:
             for service in self._services.values():
@@ -243,6 +245,14 @@ class LocalStack:
 
     def _log_file(self, name: str) -> Path:
         return self.settings.folder / "logs" / f"{name}.log"
+
+
+async def _all_done(ends: Sequence[asyncio.Future[int]]) -> None:
+    """Wait for all, which go on when the waiting is cancelled; the first failure is raised."""
+    if ends:
+        await asyncio.wait(ends)
+    for end in ends:
+        end.result()
 
 
 async def _together(launches: Sequence[Coroutine[Any, Any, None]]) -> None:
