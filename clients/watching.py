@@ -34,10 +34,10 @@ async def resumed(
 
     ``open_stream(after)`` begins a call whose messages hold an ``event`` or a ``heartbeat``. A lost connection, a
     draining server and a silence of three heartbeats are followed by a new call from the last number received.
-    Raises :class:`RemoteError` for any other refusal, for a gap, and when the server stays away for ``patience``
-    seconds.
+    Raises :class:`RemoteError` for any other refusal, for a gap, at once when nothing answers in the first place, and
+    when the server stays away for ``patience`` seconds later on.
     """
-    last, alive = after, time.monotonic()
+    last, alive, received = after, time.monotonic(), False
     while True:
         stream = open_stream(last)
         try:
@@ -45,7 +45,7 @@ async def resumed(
                 message = await asyncio.wait_for(stream.read(), _SILENCES * heartbeat)
                 if message is grpc.aio.EOF:
                     return
-                alive = time.monotonic()
+                alive, received = time.monotonic(), True
                 if message.WhichOneof("item") != "event":
                     continue
                 if message.event.sequence != last + 1:
@@ -57,8 +57,12 @@ async def resumed(
                 last = message.event.sequence
                 yield message.event
         except (grpc.RpcError, TimeoutError) as error:
-            if isinstance(error, grpc.aio.AioRpcError) and error.code() is not grpc.StatusCode.UNAVAILABLE:
-                raise explain(error) from None
+            if isinstance(error, grpc.aio.AioRpcError):
+                refusal = explain(error)
+                # A server that is draining gives a reason; one that was never there cannot.
+                absent = not received and not refusal.reason
+                if absent or error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise refusal from None
             if time.monotonic() - alive > patience:
                 raise RemoteError(
                     f"the stream was lost and could not be resumed within {patience:g} s",

@@ -17,14 +17,19 @@ from service_kit.server import ServerSettings, serving
 class Interrupted(inner_pb2_grpc.InnerLoopServiceServicer):
     """Sends ten events, ``portion`` of them a call, and then drops the connection or falls silent."""
 
-    def __init__(self, portion: int = 3, *, skip: int = 0, silent: bool = False, code: Any = None) -> None:
+    def __init__(
+        self, portion: int = 3, *, skip: int = 0, silent: bool = False, code: Any = None, leaves: bool = False
+    ) -> None:
         self.portion, self.skip, self.silent, self.code = portion, skip, silent, code
+        self.leaves = leaves
         self.asked: list[int] = []
 
     async def WatchTrace(self, request: inner_pb2.WatchTraceRequest, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.asked.append(request.after_sequence)
         if request.run != "runs/one":
             raise NotFound("run", request.run)
+        if self.leaves and len(self.asked) > 1:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "gone for good")
         for sequence in range(request.after_sequence + 1, 11):
             if sequence == request.after_sequence + 1 + self.portion:
                 if self.silent:
@@ -78,5 +83,12 @@ async def test_another_refusal_is_not_retried() -> None:
 
 async def test_a_server_that_stays_away_is_given_up_with_what_was_received() -> None:
     with pytest.raises(RemoteError, match="could not be resumed") as caught:
-        await sequences(Interrupted(portion=0), patience=0.5)
-    assert "Everything up to event 0" in caught.value.hint
+        await sequences(Interrupted(portion=3, leaves=True), patience=0.5)
+    assert "Everything up to event 3" in caught.value.hint
+
+
+async def test_a_server_that_was_never_there_is_said_at_once() -> None:
+    async with InnerClient("127.0.0.1:1") as inner:
+        with pytest.raises(RemoteError, match=r"the inner service at 127\.0\.0\.1:1 cannot be reached") as caught:
+            [event async for event in inner.watch_trace("runs/one", patience=3600.0)]
+    assert "Start it with" in caught.value.hint
