@@ -114,6 +114,8 @@ class RunHistory:
     """Whether it waits at a checkpoint, and not for another reason."""
     trials: dict[int, trace_pb2.Trial] = field(default_factory=dict)
     bases: dict[int, int] = field(default_factory=dict)
+    complaints: dict[int, str] = field(default_factory=dict)
+    """First line of what the task said, by the number of a trial that did not succeed."""
     """Trial to the trial that was the incumbent when it was proposed."""
     best: int | None = None
     """Number of the best trial ever measured at full budget."""
@@ -230,6 +232,8 @@ class RunHistory:
         trial.state, trial.outcome, trial.message = trace_pb2.TRIAL_STATE_EVALUATED, result.outcome, result.message
         if result.HasField("metric"):
             trial.metric = result.metric
+        if result.outcome != common_pb2.OUTCOME_SUCCEEDED:
+            self.complaints[trial.number] = result.message.strip().partition("\n")[0]
         trial.side_metrics.update(result.side_metrics)
         trial.elapsed.CopyFrom(result.elapsed)
 

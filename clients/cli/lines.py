@@ -56,9 +56,10 @@ def decided_line(search: Search, number: int) -> str:
     base = trace.trials.get(trace.bases.get(number, -1))
     what = ", ".join(wording.changes(trial, base)) or "baseline"
     by = f" [{', '.join(trial.changed_by)}]" if trial.changed_by else ""
+    why = f": {complaint}" if (complaint := trace.complaints.get(number)) else ""
     left = f"{trace.decided:>3}/{trace.spec.max_trials}  {wording.status(trial):<11}"
     measured = wording.metric(trial.metric if trial.HasField("metric") else None)
-    return f"{left} {measured:>9}  best {wording.metric(trace.best_metric)}  {what}{by}"
+    return f"{left} {measured:>9}  best {wording.metric(trace.best_metric)}  {what}{by}{why}"
 
 
 def _decided(search: Search, what: trace_pb2.TrialDecided) -> str:

@@ -126,7 +126,11 @@ def _recent(search: Search) -> RenderableType:
             Text(str(number), style="dim"),
             Text(status, style=_STYLES.get(status, "red")),
             wording.metric(trial.metric if trial.HasField("metric") else None),
-            Text(what, overflow="ellipsis", no_wrap=True),
+            Text(
+                f"{what}: {complaint}" if (complaint := trace.complaints.get(number)) else what,
+                overflow="ellipsis",
+                no_wrap=True,
+            ),
             Text(", ".join(trial.changed_by), style="yellow"),
         )
     return table

@@ -72,6 +72,9 @@ def test_a_display_that_is_no_terminal_is_lines(bilevel: RunRecord) -> None:
     decided = [line for line in lines if "best 1" in line or "best 2" in line]
     assert len(decided) == 31
     assert "  8/30  diverged" in "\n".join(lines)
+    complaints = search.trace.complaints
+    assert complaints
+    assert all(any(line.endswith(f": {why}") for line in decided) for why in complaints.values())
     assert any("[turn-round]" in line for line in decided)
     assert any(line.startswith("mechanism turn-round installed") for line in lines)
     assert any(line.startswith("confirmed gain +") for line in lines)
