@@ -15,6 +15,7 @@ from clients.model_endpoint import check_endpoint, endpoint_of
 from clients.outer import OuterClient
 from clients.report import ReportFiles, RunRecord, collect, write_report
 from clients.searching import Listener, Search, SearchPlan, begin, follow
+from service_kit.errors import ServiceError
 from service_kit.settings import ModelSettings
 
 
@@ -80,8 +81,11 @@ async def run_demo(settings: DemoSettings, show: Show, say: Callable[[str], None
             say(f"  {name:<10} {stack.address(name)}")
         records = await stack.guard(_search_both(settings, stack, show, endpoint))
     say("every service is stopped")
-    files = write_report(records, settings.out)
     problems, remarks = judge(records)
+    try:
+        files = write_report(records, settings.out)
+    except ServiceError as error:
+        raise ServiceError("; ".join((*problems, error.message)), hint=error.hint) from error
     return DemoResult(records, files, problems, remarks)
 
 

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from clients.cli.execution import polite
-from clients.cli.options import JsonOption
+from clients.cli.options import SEED_MAX, JsonOption
 
 
 @polite
 async def demo(
     trials: Annotated[int, typer.Option(min=1, max=1000, help="Trials of each run.")] = 30,
-    seed: Annotated[int, typer.Option(help="Seed of both runs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEED_MAX, help="Seed of both runs.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report; ./bilevel-results/demo-TIME by default.")
     ] = None,
@@ -33,7 +33,7 @@ async def demo(
 
     from clients.cli.comparison import print_summaries, terminal
     from clients.cli.live import shown
-    from clients.cli.resources import print_json
+    from clients.cli.resources import check_folder, print_json
     from clients.demo import DemoSettings, run_demo
     from service_kit.errors import ServiceError
 
@@ -45,6 +45,7 @@ async def demo(
         short=short,
         budget=budget,
     )
+    check_folder(settings.out, "--out")
     console = terminal()
     if json:
         console.file = sys.stderr

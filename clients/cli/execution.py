@@ -71,12 +71,14 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 def _complain(error: Exception) -> int:
     """Say what went wrong; returns the exit code."""
-    from service_kit.errors import ServiceError
+    from service_kit.errors import RemoteError, ServiceError
     from service_kit.parameters import InvalidConfiguration
     from service_kit.server import complain
 
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
+    if isinstance(error, RemoteError) and error.code == "NOT_FOUND" and error.metadata.get("resource") == "run":
+        error.hint = "`bilevel runs` lists the runs that exist."
     if isinstance(error, ServiceError | InvalidConfiguration):
         return complain(error)
     if os.environ.get("BILEVEL_LOG_LEVEL", "").lower() == "debug":

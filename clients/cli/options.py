@@ -8,6 +8,9 @@ import typer
 
 from clients.addresses import INNER, OUTER
 
+SEED_MAX = 2**63 - 1
+"""Seeds are 64-bit numbers on the wire."""
+
 InnerOption = Annotated[
     str, typer.Option("--inner", metavar="HOST:PORT", envvar="BILEVEL_INNER", help="Address of the inner service.")
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,11 +32,12 @@ async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> 
 
     Raises InvalidArgument and InvalidConfiguration naming the parameter and what is allowed.
     """
-    from service_kit.errors import InvalidArgument, NotFound, Unavailable
+    from service_kit.errors import NotFound, Unavailable
     from service_kit.parameters import parse_value
     from service_kit.translate import space_from_proto
 
-    if not settings:
+    texts = split_settings(settings)
+    if not texts:
         return {}
     tasks = {configured.name: configured for configured in await inner.list_tasks()}
     if task not in tasks:
@@ -43,13 +46,36 @@ async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> 
     if not tasks[task].HasField("description"):
         raise Unavailable(f"task {task!r}", hint=tasks[task].error)
     space = space_from_proto(tasks[task].description.space)
-    values: dict[str, Value] = {}
+    return {name: parse_value(space[name], text) for name, text in texts.items()}
+
+
+def split_settings(settings: Sequence[str]) -> dict[str, str]:
+    """``NAME=VALUE`` texts by name. Raises InvalidArgument for one without a value and for a name given twice."""
+    from service_kit.errors import InvalidArgument
+
+    texts: dict[str, str] = {}
     for setting in settings:
         name, equals, text = setting.partition("=")
+        name = name.strip()
         if not equals:
             raise InvalidArgument.of("--set", f"must be NAME=VALUE, for example DEPTH=4; got {setting!r}")
-        values[name.strip()] = parse_value(space[name.strip()], text)
-    return values
+        if name in texts:
+            raise InvalidArgument.of("--set", f"must name each parameter once; {name} is given twice")
+        texts[name] = text
+    return texts
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Raise InvalidArgument naming ``option`` where nothing could be written into ``folder``; creates nothing."""
+    from service_kit.errors import InvalidArgument
+
+    nearest = folder.absolute()
+    while not os.path.lexists(nearest) and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise InvalidArgument.of(option, f"must be a folder; {nearest} is not one")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InvalidArgument.of(option, f"must be a folder that can be written; {nearest} cannot")
 
 
 async def reachable_outer(outer: OuterClient) -> OuterClient | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clients.cli.execution import polite
-from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, InnerOption, JsonOption, OuterOption
+from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, SEED_MAX, InnerOption, JsonOption, OuterOption
 
 if TYPE_CHECKING:
     from clients.inner import InnerClient
@@ -22,7 +22,7 @@ async def run(
     task: Annotated[str, typer.Option(help="Configured name of the task.")] = "gpt",
     levels: Annotated[str, typer.Option(help="1, 1,1.5, 1,2 or 1,1.5,2.")] = "1,1.5,2",
     trials: Annotated[int, typer.Option(min=1, max=100_000, help="Trials to decide, without the baseline.")] = 30,
-    seed: Annotated[int, typer.Option(help="Seed of the search and of its evaluations.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=SEED_MAX, help="Seed of the search and of its evaluations.")] = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Start from another value than the default; repeatable."),
@@ -50,6 +50,7 @@ async def run(
     Level 1 is the bare search. Level 1.5 adjusts its configuration, level 2 writes mechanisms for it. Ctrl-C leaves
     a run on a service running (`bilevel watch`, `bilevel cancel`) and stops everything that --local started.
     """
+    from clients.cli.resources import check_folder, split_settings
     from clients.searching import SearchPlan, read_levels
     from service_kit.errors import InvalidArgument
 
@@ -65,9 +66,14 @@ async def run(
         confirmation_seeds=confirm,
         max_tokens=max_tokens,
     )
+    split_settings(settings or [])  # before anything is started
     if local:
-        await _run_local(plan, settings or [], stack_settings(plan, tasks or [], budget, out), json)
+        stack = stack_settings(plan, tasks or [], budget, out)
+        check_folder(stack.folder, "--out")
+        await _run_local(plan, settings or [], stack, json)
     else:
+        if out is not None:
+            check_folder(out, "--out")
         await _run_remote(plan, settings or [], inner, outer, detach=detach, out=out, json=json)
 
 
@@ -111,7 +117,7 @@ async def _run_local(plan: SearchPlan, settings: list[str], stack_settings: Stac
         finally:
             if outer is not None:
                 await outer.close()
-    _judge(search)
+    _judge(search, stack_settings.folder)
 
 
 async def _run_remote(
@@ -162,11 +168,15 @@ async def _search(
     import asyncio
     from dataclasses import replace
 
+    from bilevel.v1 import trace_pb2
+
     from clients.cli.comparison import print_summaries, terminal
     from clients.cli.live import shown
     from clients.cli.resources import print_json, read_start
     from clients.report import collect, write_report
     from clients.searching import begin, follow
+    from service_kit.errors import ServiceError
+    from service_kit.server import complain
 
     start = await read_start(inner, plan.task, settings)
     search = await begin(inner, outer, replace(plan, start=start))
@@ -184,18 +194,30 @@ async def _search(
                 console.print(f"{search.run} goes on: `bilevel watch {id_}` follows it, `bilevel cancel {id_}` ends it")
             raise
     record = await collect(inner, outer, search.run, endpoint)
-    files = write_report([record], out) if out is not None else None
+    files, unwritten = None, None
+    try:
+        files = write_report([record], out) if out is not None else None
+    except ServiceError as error:
+        unwritten = error
     if json:
         print_json(record.summary().to_json() | {"report": str(files.html) if files is not None else None})
-        return search
-    print_summaries([record.summary()], console)
-    where = str(files.html) if files is not None else f"bilevel report {search.run.rpartition('/')[2]}"
-    console.print(f"\nreport: {where}")
+    else:
+        print_summaries([record.summary()], console)
+        if unwritten is None:
+            where = str(files.html) if files is not None else f"bilevel report {search.run.rpartition('/')[2]}"
+            console.print(f"\nreport: {where}")
+    if unwritten is not None:
+        if search.trace.state == trace_pb2.RUN_STATE_FINISHED:
+            raise unwritten
+        complain(unwritten)  # why the run did not finish matters more, and is said last
     return search
 
 
-def _judge(search: Search) -> None:
-    """Raise where the run did not finish: it failed, was cancelled, or waits for a person."""
+def _judge(search: Search, stopped: Path | None = None) -> None:
+    """Raise where the run did not finish: it failed, was cancelled, or waits for a person.
+
+    ``stopped`` is the folder of the stack that the run was on, where it ended with the command.
+    """
     from bilevel.v1 import trace_pb2
 
     from clients import wording
@@ -204,13 +226,12 @@ def _judge(search: Search) -> None:
     if search.trace.state == trace_pb2.RUN_STATE_FINISHED:
         return
     id_ = search.run.rpartition("/")[2]
-    if not search.finished:
-        above = f"; outer loop: {search.outer.activity}" if search.campaign else ""
-        raise ServiceError(
-            f"{search.run} is paused: {search.trace.state_reason}{above}",
-            hint=f"Mend the cause, then go on with `bilevel resume {id_}`, or end it with `bilevel cancel {id_}`.",
-        )
-    state = wording.run_state(search.trace.state)
-    raise ServiceError(
-        f"{search.run} has {state}: {search.trace.state_reason}", hint=f"`bilevel watch {id_}` shows why."
-    )
+    state = "is paused" if not search.finished else f"has {wording.run_state(search.trace.state)}"
+    above = f"\nThe outer loop: {search.outer.activity}" if search.campaign and not search.finished else ""
+    if stopped is not None:
+        hint = f"Its services are stopped; their logs are in {stopped / 'logs'}. Mend the cause and start a new run."
+    elif search.finished:
+        hint = f"`bilevel watch {id_}` shows why."
+    else:
+        hint = f"Mend the cause, then go on with `bilevel resume {id_}`, or end it with `bilevel cancel {id_}`."
+    raise ServiceError(f"{search.run} {state}: {search.trace.state_reason}{above}", hint=hint)
