@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 
 from bilevel.v1 import trace_pb2
 
 from clients import InnerClient, wording
+from service_kit.server import run as run_politely
 
 
 async def drive(address: str, task: str, trials: int) -> None:
@@ -39,4 +39,4 @@ if __name__ == "__main__":
     parser.add_argument("--task", default="gpt")
     parser.add_argument("--trials", type=int, default=3)
     options = parser.parse_args()
-    asyncio.run(drive(options.inner, options.task, options.trials))
+    run_politely(drive(options.inner, options.task, options.trials))

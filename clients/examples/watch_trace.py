@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 
 from clients import InnerClient
+from service_kit.server import run as run_politely
 
 
 async def watch(address: str, run: str, after: int) -> None:
@@ -24,4 +24,4 @@ if __name__ == "__main__":
     parser.add_argument("--after", type=int, default=0, help="the last sequence number that you have")
     parser.add_argument("--inner", default="127.0.0.1:7402", metavar="HOST:PORT")
     options = parser.parse_args()
-    asyncio.run(watch(options.inner, options.run, options.after))
+    run_politely(watch(options.inner, options.run, options.after))

@@ -213,3 +213,25 @@ def test_a_trace_is_read_from_any_number_on(services: Services, finished: dict) 
 def test_every_command_documents_its_exit_codes(services: Services) -> None:
     for command in ("run", "watch", "runs", "pause", "resume", "cancel", "report", "demo"):
         assert "Exit codes" in services.bilevel(command, "--help").stdout, command
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("drive_by_hand.py", ("--task", "nosuch"), "task 'nosuch' does not exist"),
+        ("watch_trace.py", ("runs/nosuch",), "run 'runs/nosuch' does not exist"),
+        (
+            "watch_trace.py",
+            ("runs/one", "--inner", "127.0.0.1:1"),
+            "the inner service at 127.0.0.1:1 cannot be reached",
+        ),
+    ],
+)
+def test_the_examples_say_what_is_wrong(
+    services: Services, name: str, arguments: tuple[str, ...], message: str
+) -> None:
+    command = [sys.executable, str(EXAMPLES / name), "--inner", services.inner, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {message}")
+    assert "Traceback" not in done.stderr
