@@ -88,7 +88,7 @@ async def install(
     from clients.cli.resources import find_run, print_json
     from clients.inner import InnerClient
     from clients.report.export import to_json
-    from service_kit.errors import RemoteError
+    from service_kit.errors import RemoteError, ServiceError
 
     source, id_ = read_source(file), name or file.stem.lower().replace("_", "-")
     async with InnerClient(inner) as client:
@@ -97,9 +97,10 @@ async def install(
                 await find_run(client, run), id_, source, allow_inert=allow_inert, author=author
             )
         except RemoteError as error:
-            for text in gate_texts(error):
-                typer.echo(text)
-            raise
+            if not (texts := gate_texts(error)):
+                raise
+            typer.echo("\n".join(texts))
+            raise ServiceError(f"the gate rejected mechanism {id_!r}; its report is above") from None
     if json:
         print_json(to_json(mechanism))
         return

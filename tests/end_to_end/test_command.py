@@ -155,6 +155,11 @@ def test_a_mechanism_is_installed_watched_and_removed_by_hand(services: Services
     )
     run = json.loads(started.stdout)["run"]
     try:
+        (services.user.folder / "inert.py").write_text(INERT)
+        refused = services.bilevel("mechanisms", "install", run, "inert.py")
+        assert refused.returncode == 1
+        assert "inert" in refused.stdout
+        assert refused.stderr == "error: the gate rejected mechanism 'inert'; its report is above\n"
         installed = services.bilevel("mechanisms", "install", run, "bold.py")
         assert installed.returncode == 0, installed.stderr
         assert "installed as" in installed.stdout
