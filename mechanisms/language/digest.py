@@ -94,8 +94,7 @@ class _Digest:
         if kind is property:
             return _hash(name, self.of(value.fget), self.of(value.fset))
         if hasattr(kind, "__next__"):
-            # What an iterator would be pickled as: its kind, its source and its place, without moving it.
-            return _hash(name, *map(self.of, value.__reduce__()[1:]))
+            return _hash(name, *map(self.of, _place(value)))
         return self._rest(value, kind)
 
     def _rest(self, value: Any, kind: type) -> str:
@@ -120,6 +119,15 @@ def _content(cell: types.CellType) -> Any:
         return cell.cell_contents
     except ValueError:
         return None  # a variable that has no value yet
+
+
+def _place(iterator: Any) -> tuple[Any, ...]:
+    """What an iterator would be pickled as, its source and its place, without moving it; nothing for the few kinds that
+    do not say."""
+    try:
+        return tuple(iterator.__reduce__()[1:])
+    except TypeError:
+        return ()
 
 
 def _hash(*parts: str) -> str:
