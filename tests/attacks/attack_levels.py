@@ -16,6 +16,7 @@ from typing import Any
 
 from attack_open import Open
 
+CPU_SECONDS = 30
 MEMORY_BYTES = 1 << 30
 ROUNDS = 320
 
@@ -109,6 +110,8 @@ def main() -> None:
     sys.path[:0] = request["path"]
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # The kernel ends a case that hangs even when the program that started it is gone.
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     from mechanisms.language.desugar import LanguageError
 
     answer: dict[str, Any]

@@ -8,9 +8,11 @@ full        gate, then a run of a few hundred trials in the jailed worker: what 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -94,8 +96,11 @@ async def _level(level: str, case: Case, canary: Path) -> str:
         try:
             output, _ = await asyncio.wait_for(process.communicate(json.dumps(request).encode()), LEVEL_SECONDS)
         except TimeoutError:
-            process.kill()
             return "hung"
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself and left nothing
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
     try:
         answer = json.loads(output.decode(errors="replace").splitlines()[-1])
     except (IndexError, ValueError):

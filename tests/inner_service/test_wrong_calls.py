@@ -210,7 +210,7 @@ async def test_a_trial_is_evaluated_and_accepted_once_and_in_order(inner, task) 
     task.gate.clear()
     evaluating = asyncio.create_task(inner.evaluate(trial.name))
     await task.started.get()
-    assert (await inner.refusal(inner.evaluate(trial.name))).metadata["state"] == "running"
+    assert (await inner.refusal(inner.evaluate(trial.name))).metadata["state"] == "being evaluated"
     assert (await inner.refusal(inner.start(name))).reason == "WRONG_STATE", "one driver at a time"
     task.gate.set()
     await evaluating
