@@ -11,7 +11,7 @@ from pathlib import Path
 from clients import wording
 from clients.inner import InnerClient
 from clients.local_stack import LocalStack, StackSettings
-from clients.model_endpoint import check_endpoint, endpoint_of
+from clients.model_endpoint import answered_by, check_endpoint, endpoint_of
 from clients.outer import OuterClient
 from clients.report import ReportFiles, RunRecord, collect, write_report
 from clients.searching import Listener, Search, SearchPlan, begin, follow
@@ -70,10 +70,7 @@ async def run_demo(settings: DemoSettings, show: Show, say: Callable[[str], None
     model = ModelSettings.load()
     await check_endpoint(model)
     endpoint = endpoint_of(model)
-    if endpoint:
-        say(f"both loops ask {model.model} at {endpoint}")
-    else:
-        say("no model endpoint is configured: the scripted researcher answers (labelled so everywhere, no evidence)")
+    say(answered_by(model))
     say(f"starting the services on loopback ports; logs in {settings.out / 'logs'}")
     stack_settings = StackSettings(settings.out, trainer=("--workers", "2", "--budget", settings.budget))
     async with LocalStack(stack_settings) as stack:

@@ -21,6 +21,13 @@ def endpoint_of(settings: ModelSettings) -> str:
     return (settings.base_url or _DEFAULT) if settings.configured else ""
 
 
+def answered_by(settings: ModelSettings) -> str:
+    """Who answers both loops, in a sentence."""
+    if endpoint_of(settings):
+        return f"both loops ask {settings.model} at {endpoint_of(settings)}"
+    return "no model endpoint is configured: the scripted researcher answers (labelled so everywhere, no evidence)"
+
+
 async def check_endpoint(settings: ModelSettings, timeout: float = 10.0) -> None:
     """Raise what a person must mend: no model named, a wrong key, an endpoint that cannot be reached.
 

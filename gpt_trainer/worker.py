@@ -29,6 +29,7 @@ from gpt_trainer.device import Device, Precision, open_device
 from gpt_trainer.execution import execute
 from gpt_trainer.presets import Preset, find_preset
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult
+from service_kit.memory import limit_memory
 from service_kit.parameters import Outcome
 
 _STATUS = Path("/proc/self/status")
@@ -42,7 +43,7 @@ def main(argument: str) -> None:
     dataset = Dataset.open(Path(settings["dataset"])) if settings["dataset"] else prepare(preset, cache)
     device = open_device(settings["device"], settings["threads"], Precision(settings["precision"]), cache)
     if settings["memory_limit_mb"] is not None:
-        _limit_memory(settings["memory_limit_mb"])
+        limit_memory(settings["memory_limit_mb"])
     threads = f", {settings['threads']} thread{'s' if settings['threads'] > 1 else ''}" if device.is_cpu else ""
     precision = str(device.compute).removeprefix("torch.")
     ready = {"hardware": f"{device.name}{threads}", "precision": precision, "on_cpu": device.is_cpu}
@@ -85,21 +86,11 @@ def _send(events: TextIO, event: Mapping[str, Any]) -> None:
     events.flush()
 
 
-def _limit_memory(megabytes: float) -> None:
-    """Let this process take ``megabytes`` of memory beyond what it has now; the system refuses the rest (Linux)."""
-    limit = int((_status_mb("VmData") + megabytes) * 2**20)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
 def _resident_mb() -> float:
-    if _STATUS.exists():
-        return _status_mb("VmRSS")
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _status_mb(field: str) -> float:
+    if not _STATUS.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     status = _STATUS.read_text(encoding="ascii")
-    return int(status.partition(f"{field}:")[2].split()[0]) / 2**10
+    return int(status.partition("VmRSS:")[2].split()[0]) / 2**10
 
 
 if __name__ == "__main__":

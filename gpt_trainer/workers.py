@@ -22,6 +22,7 @@ import structlog
 from gpt_trainer.gpus import Slots
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult
 from service_kit.errors import Exhausted, ServiceError
+from service_kit.memory import out_of_memory_kills
 from service_kit.parameters import Outcome
 from service_kit.processes import ProcessGroup, clean_environment, spawn
 
@@ -196,7 +197,7 @@ class WorkerPool:
         try:
             worker = await asyncio.shield(launch.worker)
             self._busy.add(worker)
-            kills_before = _oom_kills()
+            kills_before = out_of_memory_kills()
             ends_at = time.monotonic() + hard_limit
             try:
                 await worker.send(request)
@@ -219,7 +220,7 @@ class WorkerPool:
         """The result of a trial whose process ended without one."""
         if self._stopping:
             return TrialResult(Outcome.CANCELLED, message="the server is shutting down")
-        kills_now = _oom_kills()
+        kills_now = out_of_memory_kills()
         if (
             returncode == -signal.SIGKILL
             and kills_before is not None
@@ -247,25 +248,3 @@ class WorkerPool:
         # Still starting: the call was cancelled meanwhile, and the next one can have the worker.
         starting = worker is None and not launch.worker.done()
         self._idle.append(launch if reusable or starting or self._stopping else self._launch(launch.gpu, worker))
-
-
-def _oom_kills() -> int | None:
-    """How many processes of this control group the kernel has killed for memory; None where that is not told."""
-    try:
-        for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
-            _, controllers, group = line.split(":", 2)
-            if controllers == "" and (file := Path(f"/sys/fs/cgroup{group}/memory.events")).exists():
-                return _counter(file)
-            if controllers == "memory" and (file := Path(f"/sys/fs/cgroup/memory{group}/memory.oom_control")).exists():
-                return _counter(file)
-    except OSError:
-        return None
-    return None
-
-
-def _counter(file: Path) -> int | None:
-    for line in file.read_text(encoding="ascii").splitlines():
-        name, _, value = line.partition(" ")
-        if name == "oom_kill":
-            return int(value)
-    return None

@@ -101,13 +101,14 @@ async def _run_local(plan: SearchPlan, settings: list[str], stack_settings: Stac
     from clients.cli.comparison import terminal
     from clients.inner import InnerClient
     from clients.local_stack import LocalStack
-    from clients.model_endpoint import check_endpoint, endpoint_of
+    from clients.model_endpoint import answered_by, check_endpoint, endpoint_of
     from clients.outer import OuterClient
     from service_kit.settings import ModelSettings
 
     model = ModelSettings.load()
     await check_endpoint(model)
     if not json:
+        terminal().print(answered_by(model), style="dim")
         terminal().print("starting the services on this machine", style="dim")
     async with LocalStack(stack_settings) as stack, InnerClient(stack.inner) as inner:
         outer = OuterClient(stack.outer) if plan.levels else None

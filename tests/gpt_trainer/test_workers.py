@@ -85,7 +85,7 @@ async def test_a_crash_a_kill_and_a_time_out_are_told_apart_and_leave_a_healthy_
 
 async def test_a_kill_by_the_kernel_for_memory_is_out_of_memory(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kills = iter([4, 5])
-    monkeypatch.setattr(workers, "_oom_kills", lambda: next(kills))
+    monkeypatch.setattr(workers, "out_of_memory_kills", lambda: next(kills))
     async with pool(cache) as opened:
         result = await result_of(opened, ENDLESS, at_first=lambda pid: os.kill(pid, signal.SIGKILL))
     assert result.outcome is Outcome.OUT_OF_MEMORY
