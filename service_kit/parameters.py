@@ -201,7 +201,7 @@ class Parameter:
                 ok = all(number is not None and self._in_range(number) for number in numbers)
                 return tuple(number for number in numbers if number is not None) if ok else None
             case Kind.TEXT | Kind.SOURCE:
-                if not isinstance(value, str) or not 1 <= len(value) <= self.max_length:
+                if not isinstance(value, str) or not 1 <= len(value) <= self.max_length or _UNSTORABLE.search(value):
                     return None
                 return value if not self.pattern or re.fullmatch(self.pattern, value) else None
 
@@ -350,6 +350,8 @@ def configuration_from_json(data: Mapping[str, Any]) -> dict[str, Value]:
     return {name: value_from_json(value) for name, value in data.items()}
 
 
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""Characters that UTF-8 or a database cannot hold: NUL and lone surrogates."""
 _POWER = re.compile(r"([0-9_]{1,12})\s*(?:\*\*|\^)\s*([0-9]{1,2})")
 
 

@@ -24,6 +24,7 @@ BATCH = Parameter("TOTAL_BATCH_SIZE", Kind.INTEGER, 8192, minimum=256, maximum=6
 RATE = Parameter("MATRIX_LR", Kind.REAL, 0.04, minimum=1e-4, maximum=1.0, scale=Scale.LOG10)
 BETAS = Parameter("ADAM_BETAS", Kind.LIST, (0.8, 0.95), minimum=0.0, maximum=0.999, length=2)
 PATTERN = Parameter("WINDOW_PATTERN", Kind.TEXT, "SSSL", pattern="[SL]+", max_length=16)
+PROMPT = Parameter("PROMPT", Kind.TEXT, "Say it.")
 CHOICE = Parameter("ACTIVATION", Kind.CATEGORICAL, "relu", choices=("relu", "gelu", 1))
 FLAG = Parameter("TIED", Kind.BOOLEAN, False)
 DEPTH = Parameter("DEPTH", Kind.INTEGER, 2, minimum=1, maximum=64, locked=True)
@@ -67,6 +68,8 @@ def test_a_locked_parameter_may_be_named_at_its_default_but_not_changed() -> Non
         (PATTERN, "SXL"),
         (PATTERN, ""),
         (PATTERN, "S" * 17),
+        (PROMPT, "a\0b"),
+        (PROMPT, "a\ud800b"),
         (CHOICE, "tanh"),
         (CHOICE, True),
         (FLAG, 1),
