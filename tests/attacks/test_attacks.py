@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import psutil
 import pytest
@@ -27,6 +28,25 @@ def workers() -> list[int]:
     return [p.pid for p in psutil.Process().children(recursive=True) if "worker.py" in " ".join(p.cmdline())]
 
 
+async def check(cases: Sequence[Case]) -> None:
+    """No case escapes, none leaves a worker, and each ends as expected.
+
+    A deadline is measured by the wall: on a busy machine a case can meet it earlier than it should. What differs is
+    therefore run again, one at a time, before it is believed; an escape counts at once.
+    """
+    expected = {key: result["full"] for key, result in json.loads(EXPECTED.read_text()).items()}
+    unexpected = list(cases)
+    for parallel in (2, 1):
+        results = await run_all(unexpected, ("full",), parallel=parallel)
+        found = {key: result.full for key, result in results.items()}
+        assert "broke out" not in found.values(), found
+        unexpected = [case for case in unexpected if found[case.key] != expected[case.key]]
+        if not unexpected:
+            break
+    assert {case.key: found[case.key] for case in unexpected} == {}, "these do not end as expected"
+    assert not workers()
+
+
 def test_the_corpus_is_large_varied_and_without_doubles() -> None:
     assert len(CASES) >= 150
     assert len({case.category for case in CASES}) >= 20
@@ -47,18 +67,10 @@ def test_most_cases_do_harm_in_plain_python() -> None:
 
 
 async def test_a_sample_of_every_category_ends_as_expected() -> None:
-    expected = json.loads(EXPECTED.read_text())
-    results = await run_all(sample(), ("full",), parallel=2)
-    found = {key: result.full for key, result in results.items()}
-    assert found == {key: expected[key]["full"] for key in found}
-    assert not workers()
+    await check(sample())
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
 async def test_every_case_ends_as_expected_at_the_full_level() -> None:
-    expected = json.loads(EXPECTED.read_text())
-    results = await run_all(CASES, ("full",), parallel=2)
-    found = {key: result.full for key, result in results.items()}
-    assert found == {key: expected[key]["full"] for key in found}
-    assert not workers()
+    await check(CASES)
