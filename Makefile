@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 BUF := $(VENV)/node_modules/.bin/buf
 PACKAGES := service_kit mechanisms gpt_trainer inner_service outer_service clients
 
-.PHONY: help setup demo test test-long attacks lint format proto proto-check buf clean
+.PHONY: help setup demo test test-long attacks lint format proto proto-check revision buf clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,6 +55,10 @@ proto-check: proto ## Fail if the committed generated code is not what proto/ ge
 
 $(BUF):
 	npm install --silent --no-fund --no-audit --prefix $(VENV) @bufbuild/buf@1.75.0
+
+revision: $(READY) ## Write the next database revision: SERVICE=inner MESSAGE="what changes"
+	$(BIN)/python -m service_kit.migrations $(SERVICE)_service.tables "$(MESSAGE)"
+	$(BIN)/ruff format --quiet $(SERVICE)_service/versions
 
 buf: $(READY) $(BUF) ## buf lint
 	$(BUF) lint proto

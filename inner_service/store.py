@@ -22,8 +22,7 @@ from inner_service.fold import apply
 from inner_service.lesson_store import LessonStore
 from inner_service.mechanism import Mechanism
 from inner_service.run import Run, RunState, Search, Trial
-from inner_service.tables import mechanisms, metadata, runs, trials
-from service_kit import eventlog
+from inner_service.tables import SCHEMA, mechanisms, runs, trials
 from service_kit.database import Database
 from service_kit.errors import NotFound
 from service_kit.eventlog import EventLog, Idle, StoredEvent
@@ -71,7 +70,7 @@ class Store:
     @classmethod
     async def open(cls, url: str) -> Self:
         """Raises :class:`InvalidArgument` for a URL that cannot be used, :class:`ServiceError` when opening fails."""
-        return cls(await Database.open(url, eventlog.metadata, metadata, exclusive=True))
+        return cls(await Database.open(url, SCHEMA, exclusive=True))
 
     async def close(self) -> None:
         await self._database.close()

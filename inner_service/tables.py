@@ -6,9 +6,13 @@ that lists need not read whole traces. Lessons outlive runs and have no log.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import JSON, Column, ForeignKey, Integer, MetaData, String, Table
 
+from service_kit import eventlog
 from service_kit.database import Moment
+from service_kit.migrations import Schema
 
 metadata = MetaData()
 
@@ -53,3 +57,5 @@ lessons = Table(
     Column("times_shown", Integer, nullable=False, default=0),
     Column("times_helped", Integer, nullable=False, default=0),
 )
+SCHEMA = Schema("inner", Path(__file__).with_name("versions"), (eventlog.metadata, metadata))
+"""All tables of the service's database, and the revisions that lead to them."""

@@ -22,8 +22,7 @@ from outer_service import events
 from outer_service.campaign import Campaign, CampaignState
 from outer_service.fold import apply
 from outer_service.library import LibraryEntry, accepted
-from outer_service.tables import campaigns, library, metadata
-from service_kit import eventlog
+from outer_service.tables import SCHEMA, campaigns, library
 from service_kit.database import Database
 from service_kit.errors import AlreadyExists, NotFound
 from service_kit.eventlog import EventLog, Idle, StoredEvent
@@ -55,7 +54,7 @@ class Store:
     @classmethod
     async def open(cls, url: str) -> Self:
         """Raises :class:`InvalidArgument` for an unusable URL and :class:`ServiceError` without a database."""
-        return cls(await Database.open(url, eventlog.metadata, metadata))
+        return cls(await Database.open(url, SCHEMA, exclusive=True))
 
     async def close(self) -> None:
         await self._database.close()

@@ -6,7 +6,12 @@ whole logs. ``library`` outlives campaigns and is written by the events that acc
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import JSON, Column, Integer, MetaData, String, Table
+
+from service_kit import eventlog
+from service_kit.migrations import Schema
 
 metadata = MetaData()
 
@@ -27,3 +32,5 @@ library = Table(
     Column("id", String(64), nullable=False, unique=True),
     Column("document", JSON, nullable=False),
 )
+SCHEMA = Schema("outer", Path(__file__).with_name("versions"), (eventlog.metadata, metadata))
+"""All tables of the service's database, and the revisions that lead to them."""

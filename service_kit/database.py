@@ -18,18 +18,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
-from sqlalchemy import Connection, DateTime, Dialect, Executable, MetaData, Row, event
+from sqlalchemy import Connection, DateTime, Dialect, Executable, Row, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.types import TypeDecorator
 
 from service_kit.errors import InvalidArgument, ServiceError
+from service_kit.migrations import Schema, UnknownRevision
 
 T = TypeVar("T")
 BUSY_SECONDS = 30
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 _WRITES = "bilevel_writes"
+_UPGRADING = 0x62696C65
+"""PostgreSQL's advisory lock for whoever brings the tables to the newest revision."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -69,11 +72,12 @@ class Database:
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
 
     @classmethod
-    async def open(cls, url: str, *metadata: MetaData, exclusive: bool = False) -> Self:
-        """Connect, and create the tables of ``metadata`` that do not exist.
+    async def open(cls, url: str, schema: Schema | None = None, *, exclusive: bool = False) -> Self:
+        """Connect, and bring the tables to the newest revision of ``schema``.
 
         With ``exclusive`` no other process can open the same SQLite file exclusively until this one closes it or ends.
-        Raises :class:`InvalidArgument` for a URL that cannot be used and :class:`ServiceError` when connecting fails.
+        Raises :class:`InvalidArgument` for a URL that cannot be used and :class:`ServiceError` when connecting fails or
+        the tables are newer than the code.
         """
         database = cls(_checked(url))
         try:
@@ -81,17 +85,37 @@ class Database:
                 Path(database.url.database or "").parent.mkdir(parents=True, exist_ok=True)
                 if exclusive:
                     database._lock = _locked(Path(f"{database.url.database}.lock"))
-            async with database.transaction() as connection:
-                for tables in metadata:
-                    await connection.run_sync(tables.create_all)
+            await database._upgrade(schema)
         except (DBAPIError, OSError) as error:
             await database.close()
-            reason = str(getattr(error, "orig", error)).strip()
-            raise ServiceError(
-                f"cannot open the database {database.url.render_as_string(hide_password=True)}: {reason}",
-                hint="Set BILEVEL_DATABASE to another URL, or BILEVEL_HOME to a folder that can be written.",
-            ) from error
+            hint = "Set BILEVEL_DATABASE to another URL, or BILEVEL_HOME to a folder that can be written."
+            raise database._cannot_open(str(getattr(error, "orig", error)).strip(), hint) from error
+        except UnknownRevision as error:
+            await database.close()
+            raise database._cannot_open(error.message, error.hint) from None
         return database
+
+    async def _upgrade(self, schema: Schema | None) -> None:
+        """Bring the tables to the newest revision in one transaction, one process after the other."""
+        async with self._writing_engine.connect() as connection:
+            if self._is_sqlite:
+                # A revision may write a table anew, which must not touch the rows that refer to it. SQLite listens to
+                # this only before the transaction begins.
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert driver is not None
+                await driver.execute("PRAGMA foreign_keys=OFF")
+            async with connection.begin():
+                if not self._is_sqlite:
+                    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADING})
+                if schema is not None:
+                    await connection.run_sync(schema.upgrade)
+                if self._is_sqlite and (broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all()):
+                    raise ServiceError(f"a row of table {broken[0][0]} refers to one that does not exist")
+        await self._engine.dispose()  # the next connections keep an eye on foreign keys again
+
+    def _cannot_open(self, reason: str, hint: str) -> ServiceError:
+        url = self.url.render_as_string(hide_password=True)
+        return ServiceError(f"cannot open the database {url}: {reason}", hint=hint)
 
     async def close(self) -> None:
         await asyncio.gather(*self._working, return_exceptions=True)

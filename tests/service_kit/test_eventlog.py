@@ -1,9 +1,7 @@
-"""The event log keeps its numbers gap-free and lets anyone resume from anywhere, on a real database file."""
+"""The event log keeps its numbers gap-free and lets anyone resume from anywhere, on every database."""
 
 import asyncio
-import os
 import tempfile
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,8 +18,10 @@ from service_kit.eventlog import EventLog, Idle, NewEvent, StoredEvent, metadata
 
 
 @asynccontextmanager
-async def opened(path: Path) -> AsyncIterator[tuple[Database, EventLog]]:
-    database = await Database.open(f"sqlite:///{path}", metadata)
+async def opened(url: str) -> AsyncIterator[tuple[Database, EventLog]]:
+    database = await Database.open(url)
+    async with database.transaction() as connection:
+        await connection.run_sync(metadata.create_all)
     try:
         yield database, EventLog(database)
     finally:
@@ -29,8 +29,8 @@ async def opened(path: Path) -> AsyncIterator[tuple[Database, EventLog]]:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[tuple[Database, EventLog]]:
-    async with opened(tmp_path / "deep" / "events.db") as pair:
+async def store(database_url: str) -> AsyncIterator[tuple[Database, EventLog]]:
+    async with opened(database_url) as pair:
         yield pair
 
 
@@ -77,8 +77,8 @@ async def test_a_session_bound_to_the_transaction_appends_and_a_stray_connection
             await log.append(connection, "s", [NewEvent("two")])
 
 
-async def test_concurrent_appenders_of_two_handles_keep_the_numbers_gap_free(tmp_path: Path) -> None:
-    async with opened(tmp_path / "e.db") as one, opened(tmp_path / "e.db") as two:
+async def test_concurrent_appenders_of_two_handles_keep_the_numbers_gap_free(database_url: str) -> None:
+    async with opened(database_url) as one, opened(database_url) as two:
         await asyncio.gather(*(append(store, f"s{i % 2}", "x", "y") for i in range(20) for store in (one, two)))
         for stream in ("s0", "s1"):
             events = await one[1].read(stream)
@@ -115,7 +115,7 @@ async def test_resuming_from_any_number_sees_exactly_the_rest(
     sizes: list[int], cut: float, written_before: float, batch: int
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        async with opened(Path(folder) / "e.db") as store:
+        async with opened(f"sqlite:///{folder}/deep/e.db") as store:
             early = round(len(sizes) * written_before)
             after, total = round(sum(sizes) * cut), sum(sizes)
             for size in sizes[:early]:
@@ -142,8 +142,8 @@ async def test_a_watcher_is_woken_by_the_commit_and_not_by_its_poll(store) -> No
     assert not store[1]._watchers
 
 
-async def test_appends_through_another_handle_are_seen_by_polling(tmp_path: Path) -> None:
-    async with opened(tmp_path / "e.db") as here, opened(tmp_path / "e.db") as elsewhere:
+async def test_appends_through_another_handle_are_seen_by_polling(database_url: str) -> None:
+    async with opened(database_url) as here, opened(database_url) as elsewhere:
         watching = asyncio.create_task(take(here[1], 3, poll=0.01, heartbeat=3600))
         for kind in "abc":
             await append(elsewhere, "s", kind)
@@ -175,10 +175,10 @@ async def test_a_watch_ends_at_drain_after_delivering_what_is_stored(store) -> N
     assert [event.kind for event in await asyncio.wait_for(watching, 10)] == ["x", "y"]
 
 
-async def test_events_survive_reopening(tmp_path: Path) -> None:
-    async with opened(tmp_path / "e.db") as store:
+async def test_events_survive_reopening(database_url: str) -> None:
+    async with opened(database_url) as store:
         (event,) = await append(store, "s", "x")
-    async with opened(tmp_path / "e.db") as store:
+    async with opened(database_url) as store:
         assert await store[1].read("s") == [event]
         assert (await append(store, "s", "y"))[0].sequence == 2
         assert timedelta(0) <= datetime.now(UTC) - event.time < timedelta(minutes=1)
@@ -193,32 +193,7 @@ async def test_a_database_url_that_cannot_work_is_named(url: str) -> None:
 async def test_a_file_that_is_no_database_is_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "e.db").write_text("this is no database, but a long enough text to be read as one" * 20)
     with pytest.raises(ServiceError, match=r"cannot open the database .*file is not a database"):
-        await Database.open(f"sqlite:///{tmp_path}/e.db", metadata)
-
-
-@pytest.mark.skipif(
-    "BILEVEL_TEST_POSTGRES" not in os.environ, reason="BILEVEL_TEST_POSTGRES names no server to test on"
-)
-async def test_postgresql_keeps_the_same_promises() -> None:
-    stream, url = uuid.uuid4().hex, os.environ["BILEVEL_TEST_POSTGRES"]
-    databases = [await Database.open(url, metadata) for _ in range(2)]
-    one, two = ((database, EventLog(database)) for database in databases)
-    watching = asyncio.create_task(take(one[1], 80, stream=stream, poll=0.01))
-    await asyncio.gather(*(append(store, stream, "x", "y") for _ in range(20) for store in (one, two)))
-    seen = await asyncio.wait_for(watching, 30)
-    assert [event.sequence for event in seen] == list(range(1, 81))
-    assert seen == await two[1].read(stream)
-
-    async def fail() -> None:
-        async with databases[0].transaction() as transaction:
-            await one[1].append(transaction, stream, [NewEvent("lost")])
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        await fail()
-    assert [event.sequence for event in await append(two, stream, "z")] == [81]
-    for database in databases:
-        await database.close()
+        await Database.open(f"sqlite:///{tmp_path}/e.db")
 
 
 async def test_an_unreachable_database_is_named_without_its_password() -> None:
@@ -228,24 +203,23 @@ async def test_an_unreachable_database_is_named_without_its_password() -> None:
     assert "127.0.0.1:1/x" in caught.value.message
 
 
-async def test_a_cancelled_caller_tears_no_commit_apart_and_closing_waits_for_it(tmp_path) -> None:
-    database = await Database.open(f"sqlite:///{tmp_path / 'log.db'}", metadata)
-    log, begun, finish = EventLog(database), asyncio.Event(), asyncio.Event()
+async def test_a_cancelled_caller_tears_no_commit_apart_and_closing_waits_for_it(database_url: str) -> None:
+    begun, finish = asyncio.Event(), asyncio.Event()
+    async with opened(database_url) as (database, log):
 
-    async def commit() -> None:
-        async with database.transaction() as connection:
-            await log.append(connection, "runs/1", [NewEvent("started")])
-            begun.set()
-            await finish.wait()
+        async def commit() -> None:
+            async with database.transaction() as connection:
+                await log.append(connection, "runs/1", [NewEvent("started")])
+                begun.set()
+                await finish.wait()
 
-    caller = asyncio.create_task(database.uninterrupted(commit()))
-    await begun.wait()
-    caller.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await caller
-    closing = asyncio.create_task(database.close())
-    finish.set()
-    await closing
-    database = await Database.open(f"sqlite:///{tmp_path / 'log.db'}", metadata)
-    assert await EventLog(database).last_sequence("runs/1") == 1
-    await database.close()
+        caller = asyncio.create_task(database.uninterrupted(commit()))
+        await begun.wait()
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        closing = asyncio.create_task(database.close())
+        finish.set()
+        await closing
+    async with opened(database_url) as (_, log):
+        assert await log.last_sequence("runs/1") == 1
