@@ -49,9 +49,13 @@ class InnerClient:
 
     # Tasks and runs
 
-    async def list_tasks(self) -> list[inner_pb2.ConfiguredTask]:
-        """The tasks that runs can name, with their descriptions where they can be reached."""
-        response = await self.connection.call(self._stub.ListTasks, inner_pb2.ListTasksRequest())
+    async def list_tasks(self, names: Sequence[str] = ()) -> list[inner_pb2.ConfiguredTask]:
+        """The tasks that runs can name, with their descriptions where they can be reached.
+
+        Args:
+            names: Only these; a loopback address (``localhost:7500``) names the task that is served there.
+        """
+        response = await self.connection.call(self._stub.ListTasks, inner_pb2.ListTasksRequest(names=names))
         return list(response.tasks)
 
     async def create_run(self, spec: trace_pb2.RunSpec, request_id: str = "") -> trace_pb2.Run:

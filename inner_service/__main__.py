@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from inner_service.options import Options
+from inner_service.task_address import TaskAddress, from_entries, from_file
 from mechanisms.sandbox.limits import SandboxPolicy
 from service_kit import logs
 from service_kit.errors import InvalidArgument
@@ -16,7 +16,6 @@ from service_kit.server import ServerSettings, parse_address, run
 from service_kit.settings import ModelSettings, PathSettings
 
 TASKS_VARIABLE = "BILEVEL_TASKS"
-_TASK_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,28 +38,21 @@ def options_of(parsed: argparse.Namespace) -> Options:
     if not parsed.listen.startswith("unix:"):
         parse_address(parsed.listen, "--listen")
     from_environment = [part.strip() for part in os.environ.get(TASKS_VARIABLE, "").split(",") if part.strip()]
-    tasks = _tasks(parsed.task, "--task") if parsed.task else _tasks(from_environment, TASKS_VARIABLE)
-    if not tasks:
+    tasks = from_entries(parsed.task, "--task") if parsed.task else from_entries(from_environment, TASKS_VARIABLE)
+    if parsed.tasks is not None:
+        in_file = from_file(parsed.tasks)
+        if twice := tasks.keys() & in_file.keys():
+            raise InvalidArgument.of("--tasks", f"must name each task once; {min(twice)} is there and in --task")
+        tasks = {**in_file, **tasks}
+    loopback = (
+        parsed.loopback_tasks if parsed.loopback_tasks is not None else TaskAddress(parsed.listen).on_this_machine
+    )
+    if not tasks and not loopback:
         hint = "For example --task gpt=127.0.0.1:7401, once `python -m gpt_trainer serve --listen 127.0.0.1:7401` runs."
         raise InvalidArgument.of("--task", f"must name at least one task, here or in {TASKS_VARIABLE}", hint=hint)
     server = ServerSettings(parsed.listen, parsed.address_file, insecure=parsed.insecure)
     database = parsed.database or PathSettings.load().database_url("inner")
-    return Options(server, database, tasks, SandboxPolicy(allow_weak=parsed.allow_weak_sandbox))
-
-
-def _tasks(entries: Iterable[str], field: str) -> dict[str, str]:
-    tasks: dict[str, str] = {}
-    for entry in entries:
-        name, equals, address = entry.partition("=")
-        if not equals or not _TASK_NAME.fullmatch(name):
-            text = f"must be NAME=HOST:PORT with a name of lowercase letters, digits and dashes; got {entry!r}"
-            raise InvalidArgument.of(field, text)
-        if name in tasks:
-            raise InvalidArgument.of(field, f"must name each task once; {name} is there twice")
-        if not address.startswith("unix:"):
-            parse_address(address, field)
-        tasks[name] = address
-    return tasks
+    return Options(server, database, tasks, loopback, SandboxPolicy(allow_weak=parsed.allow_weak_sandbox))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,6 +81,20 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="NAME=HOST:PORT",
         help=f"a task that runs can name; repeatable; default {TASKS_VARIABLE}=NAME=HOST:PORT,...",
+    )
+    parser.add_argument(
+        "--tasks",
+        type=Path,
+        metavar="FILE",
+        help="TOML file with a table [tasks.NAME] for each task: address, and where wanted tls, ca_file, server_name, "
+        "token_file",
+    )
+    parser.add_argument(
+        "--loopback-tasks",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether a run may name a task by its address on this machine, as in localhost:7500; by default it may "
+        "where this service listens on loopback itself",
     )
     parser.add_argument("--insecure", action="store_true", help="allow an address that other machines can reach")
     parser.add_argument(

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 
-from inner_service.task import EvaluationProgress, EvaluationResult
+from inner_service.task import EvaluationProgress, EvaluationResult, Misbehaviour
 from inner_service.tasks import Task, TaskBusy
 from service_kit.parameters import Configuration, Outcome, Split
 
@@ -19,6 +19,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 """Seconds between attempts to get a place at a busy task."""
 
 OnProgress = Callable[[EvaluationProgress], Awaitable[None]]
+OnMisbehaviour = Callable[[Misbehaviour], Awaitable[None]]
 
 
 async def evaluate(
@@ -31,6 +32,7 @@ async def evaluate(
     split: Split = Split.SEARCH,
     label: str = "",
     on_progress: OnProgress | None = None,
+    on_misbehaviour: OnMisbehaviour | None = None,
 ) -> EvaluationResult:
     """Measure ``configuration``. Waits for a place when the task is busy; kills the work at ``hard_limit``.
 
@@ -39,7 +41,9 @@ async def evaluate(
     pause = _FIRST_PAUSE
     while True:
         try:
-            return await _attempt(task, configuration, seed, hard_limit, fraction, split, label, on_progress)
+            return await _attempt(
+                task, configuration, seed, hard_limit, fraction, split, label, on_progress, on_misbehaviour
+            )
         except TaskBusy:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
@@ -54,6 +58,7 @@ async def _attempt(
     split: Split,
     label: str,
     on_progress: OnProgress | None,
+    on_misbehaviour: OnMisbehaviour | None,
 ) -> EvaluationResult:
     started, told = time.monotonic(), 0.0
     try:
@@ -65,6 +70,10 @@ async def _attempt(
                 if isinstance(event, EvaluationResult):
                     spent = timedelta(seconds=time.monotonic() - started)
                     return event if event.elapsed else replace(event, elapsed=spent)
+                if isinstance(event, Misbehaviour):
+                    if on_misbehaviour is not None:
+                        await on_misbehaviour(event)
+                    continue
                 if on_progress is not None and time.monotonic() - told >= PROGRESS_SECONDS:
                     told = time.monotonic()
                     await on_progress(event)

@@ -16,7 +16,8 @@ from inner_service.mechanism_set import MechanismSet
 from inner_service.proposer import NoCandidate, Proposer
 from inner_service.run import RunState, Search, Trial, TrialState, Values
 from inner_service.store import Store
-from inner_service.task import EvaluationProgress, EvaluationResult
+from inner_service.task import EvaluationProgress, EvaluationResult, Misbehaviour
+from inner_service.task_changes import IncompatibleTask, TaskWatch
 from inner_service.tasks import Task
 from inner_service.trace import (
     CheckpointReached,
@@ -24,6 +25,7 @@ from inner_service.trace import (
     Remarked,
     RunConfirmed,
     RunStateChanged,
+    TaskMisbehaved,
     TrialEvaluated,
     TrialProgressed,
     TrialProposed,
@@ -56,6 +58,7 @@ class Loop:
         """Set to let :meth:`drive` pause after the current trial."""
         self._store = store
         self._task = task
+        self._watch = TaskWatch(task)
         self._turn = asyncio.Lock()
         self._evaluating: set[int] = set()
 
@@ -198,6 +201,7 @@ class Loop:
             search = await self._commit(started)
             trial = search.trials[number]
             try:
+                await self._same_task(search)
                 return await evaluation.evaluate(
                     self._task,
                     trial.configuration,
@@ -206,6 +210,7 @@ class Loop:
                     fraction=trial.budget_fraction,
                     label=self._name(number),
                     on_progress=progressed,
+                    on_misbehaviour=lambda seen: self._misbehaved(number, seen),
                 )
             except Unavailable:
                 if attempt == ATTEMPTS:
@@ -214,8 +219,20 @@ class Loop:
                 await self._task.ready(RECONNECT_SECONDS)
         raise AssertionError("the last attempt returns or raises")
 
+    async def _same_task(self, search: Search) -> None:
+        """Record what is new about the task. Raises :class:`IncompatibleTask` and like :meth:`Task.describe`."""
+        change = await self._watch.changed(search.run.task)
+        if change is not None:
+            await self._commit(lambda _: [change])
+            if not change.compatible:
+                raise IncompatibleTask(search.run.task.name, change)
+
+    async def _misbehaved(self, number: int, seen: Misbehaviour) -> None:
+        await self._commit(lambda _: [TaskMisbehaved(number, seen.fault, seen.message, seen.hint)])
+
     async def _confirm(self, search: Search) -> None:
         """Re-measure best and baseline on fresh seeds, as many at a time as the run may evaluate."""
+        await self._same_task(search)
         best, baseline, spec = search.best, search.baseline, search.run.spec
         assert best is not None
         assert baseline is not None
@@ -233,6 +250,7 @@ class Loop:
                     hard_limit=search.run.task.hard_limit,
                     split=split_of(search),
                     label=f"{self._name(number)} confirmation",
+                    on_misbehaviour=lambda seen: self._misbehaved(number, seen),
                 )
             said = f"{result.metric:.6g}" if result.metric is not None else f"{result.outcome.value}: {result.message}"
             await self._commit(lambda _: [Remarked("confirmation", f"trial {number} on fresh seed {seed}: {said}")])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from inner_service.task_address import TaskAddress
 from mechanisms.sandbox.limits import SandboxPolicy
 from service_kit.server import ServerSettings
 
@@ -17,7 +19,9 @@ class Options:
     server: ServerSettings
     database: str
     """SQLAlchemy URL."""
-    tasks: dict[str, str]
-    """Addresses by name."""
+    tasks: Mapping[str, TaskAddress]
+    """By name."""
+    loopback_tasks: bool = False
+    """Whether a run may name a task by its address on this machine."""
     sandbox: SandboxPolicy = _SANDBOX
     """What mechanisms need of this machine."""

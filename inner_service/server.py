@@ -9,6 +9,7 @@ import grpc
 import structlog
 from bilevel.v1 import inner_pb2_grpc
 
+from inner_service import task_address
 from inner_service.options import Options
 from inner_service.runs import Runs
 from inner_service.service import NAME, InnerLoopServicer
@@ -26,7 +27,7 @@ async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> N
     draining = asyncio.Event()
     model = LanguageModel(model_settings)
     store = await Store.open(options.database)
-    tasks = Tasks(options.tasks)
+    tasks = Tasks(options.tasks, loopback=options.loopback_tasks)
     runs = Runs(store, tasks, model, options.sandbox)
     recovering: list[asyncio.Task[None]] = []
 
@@ -45,5 +46,5 @@ async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> N
 
     scripted = model.scripted
     log.info("model", name=model.name, endpoint=model_settings.base_url or "api.openai.com", scripted=scripted)
-    log.info("tasks", **options.tasks)
+    log.info("tasks", **task_address.shown(options.tasks), loopback=options.loopback_tasks)
     await serve(register, options.server, name="inner loop", draining=draining, on_stop=stop)

@@ -38,6 +38,8 @@ NAME = "bilevel.v1.InnerLoopService"
 _ATTACHED_BYTES = 3000
 """Largest report in an error's details: gRPC clients take 8 KiB of trailers. The trace has the complete one."""
 
+_TASKS_ASKED = 64
+
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -56,7 +58,11 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
             except ServiceError as error:
                 return pb.ConfiguredTask(name=task.name, error=str(error))
 
-        return pb.ListTasksResponse(tasks=await asyncio.gather(*map(configured, self._runs.tasks.all())))
+        if len(request.names) > _TASKS_ASKED:
+            raise InvalidArgument.of("names", f"must be at most {_TASKS_ASKED}; got {len(request.names)}")
+        tasks = self._runs.tasks
+        asked = [tasks.get(name) for name in request.names] or tasks.all()
+        return pb.ListTasksResponse(tasks=await asyncio.gather(*map(configured, asked)))
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: _Context) -> pb.CreateRunResponse:  # noqa: N802
         run = await self._runs.create(requests.spec_from_proto(request.spec), request.request_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated
 
 from pydantic import PlainSerializer, PlainValidator
@@ -76,3 +77,24 @@ class EvaluationResult:
     def __post_init__(self) -> None:
         if (self.metric is not None) != (self.outcome is Outcome.SUCCEEDED):
             raise ValueError("a result has a metric exactly when its outcome is SUCCEEDED")
+
+
+class TaskFault(StrEnum):
+    """What a task did that its contract does not allow; see ``TaskFault`` in trace.proto."""
+
+    SECOND_RESULT = "second_result"
+    NOT_ENDED = "not_ended"
+    NO_RESULT = "no_result"
+    INVALID_RESULT = "invalid_result"
+    PROGRESS_FLOOD = "progress_flood"
+    MESSAGE_TOO_LARGE = "message_too_large"
+    REFUSED_PARAMETERS = "refused_parameters"
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehaviour:
+    """A breach of the contract in one evaluation, with what was seen and what the task's author can do about it."""
+
+    fault: TaskFault
+    message: str
+    hint: str

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from bilevel.v1 import task_pb2
+from google.protobuf.duration_pb2 import Duration
 
 from inner_service.task import EvaluationProgress, EvaluationResult, SourceFile, TaskDescription
 from service_kit.errors import InvalidArgument
@@ -21,6 +22,11 @@ from service_kit.translate import (
     space_to_proto,
 )
 
+LONGEST_SECONDS = 366 * 86_400.0
+"""Of any duration that a task states."""
+SOURCES_CHARACTERS = 2**20
+"""Of all of a task's sources together: they are part of the trace and of prompts."""
+
 
 def description_from_proto(message: task_pb2.TaskDescription) -> TaskDescription:
     """Raises :class:`InvalidArgument` or InvalidConfiguration naming the wrong field."""
@@ -29,12 +35,16 @@ def description_from_proto(message: task_pb2.TaskDescription) -> TaskDescription
         raise InvalidArgument.of("task.name", "must not be empty")
     if not message.space.parameters:
         raise InvalidArgument.of("task.space.parameters", "must hold at least one parameter")
-    if budget <= 0:
-        raise InvalidArgument.of("task.budget", "must be longer than 0 s")
-    if limit <= 0:
-        raise InvalidArgument.of("task.hard_limit", "must be longer than 0 s")
+    for field, seconds in (("task.budget", budget), ("task.hard_limit", limit)):
+        if not 0 < seconds <= LONGEST_SECONDS:
+            text = f"must be longer than 0 s and at most {LONGEST_SECONDS:.0f} s; got {seconds:g} s"
+            raise InvalidArgument.of(field, text)
     if message.capacity < 1:
         raise InvalidArgument.of("task.capacity", f"must be at least 1; got {message.capacity}")
+    if (size := sum(len(file.content) for file in message.sources)) > SOURCES_CHARACTERS:
+        raise InvalidArgument.of(
+            "task.sources", f"must have at most {SOURCES_CHARACTERS} characters together; got {size}"
+        )
     return TaskDescription(
         name=message.name,
         title=message.title,
@@ -77,26 +87,30 @@ def progress_from_proto(message: task_pb2.EvaluationProgress) -> EvaluationProgr
     return EvaluationProgress(
         fraction=min(1.0, max(0.0, message.fraction)) if math.isfinite(message.fraction) else 0.0,
         step=message.step,
-        elapsed=timedelta(seconds=duration_from_proto(message.elapsed)),
+        elapsed=_elapsed(message.elapsed),
         metrics=_finite(message.metrics),
         phase=message.phase,
     )
 
 
+def result_problem(message: task_pb2.EvaluationResult) -> str:
+    """How a result contradicts itself; empty when it does not."""
+    try:
+        return _problem(outcome_from_proto(message.outcome), message.metric if message.HasField("metric") else None)
+    except InvalidArgument as error:
+        return str(error)
+
+
 def result_from_proto(message: task_pb2.EvaluationResult) -> EvaluationResult:
     """A result that breaks the contract becomes CRASHED with a message that says so: it has no metric to trust."""
-    elapsed = timedelta(seconds=duration_from_proto(message.elapsed))
-    try:
-        outcome = outcome_from_proto(message.outcome)
-    except InvalidArgument as error:
-        return EvaluationResult(Outcome.CRASHED, message=f"the task broke its contract: {error}", elapsed=elapsed)
-    metric = message.metric if message.HasField("metric") else None
-    problem = _problem(outcome, metric)
-    if problem or outcome is None:
+    elapsed = _elapsed(message.elapsed)
+    if problem := result_problem(message):
         return EvaluationResult(Outcome.CRASHED, message=f"the task broke its contract: {problem}", elapsed=elapsed)
+    outcome = outcome_from_proto(message.outcome)
+    assert outcome is not None
     return EvaluationResult(
         outcome=outcome,
-        metric=metric,
+        metric=message.metric if message.HasField("metric") else None,
         side_metrics=_finite(message.side_metrics),
         message=message.message,
         elapsed=elapsed,
@@ -112,6 +126,10 @@ def _problem(outcome: Outcome | None, metric: float | None) -> str:
     if metric is None:
         return "it sent no metric with the outcome succeeded"
     return "" if math.isfinite(metric) else f"its metric is {metric}"
+
+
+def _elapsed(message: Duration) -> timedelta:
+    return timedelta(seconds=min(LONGEST_SECONDS, max(0.0, duration_from_proto(message))))
 
 
 def _finite(numbers: Mapping[str, float]) -> dict[str, float]:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from weakref import WeakValueDictionary
 
 import grpc
 from bilevel.v1 import task_pb2, task_pb2_grpc
 
-from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescription
-from inner_service.task_messages import description_from_proto, progress_from_proto, result_from_proto
-from service_kit.errors import InvalidConfiguration, NotFound, RemoteError, ServiceError, Unavailable, Violation
+from inner_service.task import EvaluationResult, Misbehaviour, TaskDescription, TaskFault
+from inner_service.task_address import TaskAddress
+from inner_service.task_messages import description_from_proto
+from inner_service.task_stream import TaskEvent, judged
+from service_kit.errors import (
+    InvalidArgument,
+    InvalidConfiguration,
+    NotFound,
+    RemoteError,
+    ServiceError,
+    Unavailable,
+    Violation,
+)
 from service_kit.parameters import Configuration, Outcome, Split
 from service_kit.server import MESSAGE_LIMITS
 from service_kit.status import remote_error
@@ -27,12 +38,14 @@ class TaskBusy(Exception):
 class Task:
     """One task behind its address. Any number of callers may use it at once."""
 
-    def __init__(self, name: str, address: str) -> None:
+    def __init__(self, name: str, address: TaskAddress) -> None:
         self.name = name
-        self.address = address
-        options = [*MESSAGE_LIMITS, ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self.address = address.target
+        self._channel = _channel(address)
         self._stub = task_pb2_grpc.TaskServiceStub(self._channel)
+        self._metadata = (
+            (("authorization", f"Bearer {address.token.get_secret_value()}"),) if address.token is not None else ()
+        )
 
     async def close(self) -> None:
         await self._channel.close()
@@ -40,7 +53,9 @@ class Task:
     async def describe(self) -> TaskDescription:
         """Raises :class:`Unavailable`, and :class:`ServiceError` when the description makes no sense."""
         try:
-            response = await self._stub.Describe(task_pb2.DescribeRequest(), timeout=_ANSWER_SECONDS)
+            response = await self._stub.Describe(
+                task_pb2.DescribeRequest(), timeout=_ANSWER_SECONDS, metadata=self._metadata
+            )
         except grpc.aio.AioRpcError as error:
             raise self._failed(error) from None
         try:
@@ -54,7 +69,7 @@ class Task:
         """Everything that the task finds wrong with ``configuration``. Raises :class:`Unavailable`."""
         request = task_pb2.ValidateRequest(configuration=configuration_to_proto(configuration))
         try:
-            response = await self._stub.Validate(request, timeout=_ANSWER_SECONDS)
+            response = await self._stub.Validate(request, timeout=_ANSWER_SECONDS, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             refused = remote_error(error)
             if refused.code == "INVALID_ARGUMENT":
@@ -64,8 +79,8 @@ class Task:
 
     async def evaluate(
         self, configuration: Configuration, seed: int, fraction: float, split: Split, label: str
-    ) -> AsyncIterator[EvaluationProgress | EvaluationResult]:
-        """Progress, then one result. Closing the iterator kills the work.
+    ) -> AsyncIterator[TaskEvent]:
+        """Progress and misbehaviour, then one result. Closing the iterator kills the work.
 
         Raises :class:`TaskBusy` and :class:`Unavailable`; whatever else the task answers is a result.
         """
@@ -76,18 +91,14 @@ class Task:
             split=split_to_proto(split),
             label=label,
         )
-        call = self._stub.Evaluate(request)
+        call, answered = self._stub.Evaluate(request, metadata=self._metadata), False
         try:
-            async for response in call:
-                match response.WhichOneof("event"):
-                    case "progress":
-                        yield progress_from_proto(response.progress)
-                    case "result":
-                        yield result_from_proto(response.result)
-                        return
-            yield EvaluationResult(Outcome.CRASHED, message="the task ended the evaluation without a result")
+            async for event in judged(aiter(call)):
+                answered = True
+                yield event
         except grpc.aio.AioRpcError as error:
-            yield self._as_result(error)
+            for event in self._as_events(error, answered=answered):
+                yield event
         finally:
             call.cancel()
 
@@ -99,22 +110,38 @@ class Task:
         except TimeoutError:
             raise self._unreachable() from None
 
-    def _as_result(self, error: grpc.aio.AioRpcError) -> EvaluationResult:
+    def _as_events(self, error: grpc.aio.AioRpcError, *, answered: bool) -> list[TaskEvent]:
+        """What an evaluation that failed as a call has come to."""
         refused = remote_error(error)
         match refused.code:
-            case "RESOURCE_EXHAUSTED":
+            case "RESOURCE_EXHAUSTED" if "larger than max" in refused.message:  # said by gRPC itself, on this side
+                hint = "Send fewer side metrics and a shorter message."
+                said = f"the task sent a message that is too large: {refused.message}"
+                return [
+                    Misbehaviour(TaskFault.MESSAGE_TOO_LARGE, said, hint),
+                    EvaluationResult(Outcome.CRASHED, message=said),
+                ]
+            case "RESOURCE_EXHAUSTED" if not answered:
                 raise TaskBusy from None
             case "UNAVAILABLE" | "UNIMPLEMENTED":
                 raise self._failed(error) from None
-            case "INVALID_ARGUMENT" | "FAILED_PRECONDITION" | "OUT_OF_RANGE":
-                said = "; ".join(f"{v.field}: {v.description}" for v in refused.violations) or refused.message
-                return EvaluationResult(Outcome.INFEASIBLE, message=said)
+            case "INVALID_ARGUMENT" | "OUT_OF_RANGE":
+                said = _said(refused)
+                hint = "Describe the space that Evaluate takes, or refuse in Validate what it does not."
+                return [
+                    Misbehaviour(
+                        TaskFault.REFUSED_PARAMETERS, f"Evaluate refused what Describe and Validate allow: {said}", hint
+                    ),
+                    EvaluationResult(Outcome.INFEASIBLE, message=said),
+                ]
+            case "FAILED_PRECONDITION":
+                return [EvaluationResult(Outcome.INFEASIBLE, message=_said(refused))]
             case "DEADLINE_EXCEEDED":
-                return EvaluationResult(Outcome.TIMED_OUT, message="the task gave up at its own deadline")
+                return [EvaluationResult(Outcome.TIMED_OUT, message="the task gave up at its own deadline")]
             case "CANCELLED":
-                return EvaluationResult(Outcome.CANCELLED, message="the task cancelled the evaluation")
+                return [EvaluationResult(Outcome.CANCELLED, message="the task cancelled the evaluation")]
             case _:
-                return EvaluationResult(Outcome.CRASHED, message=f"the task failed: {refused.message}")
+                return [EvaluationResult(Outcome.CRASHED, message=f"the task failed: {refused.message}")]
 
     def _failed(self, error: grpc.aio.AioRpcError) -> ServiceError:
         refused: RemoteError = remote_error(error)
@@ -130,24 +157,67 @@ class Task:
         return Unavailable(f"the task {self.name!r} at {self.address}", hint)
 
 
-class Tasks:
-    """The tasks that this service is configured with, by name. Clients choose a name and never an address."""
+def _channel(address: TaskAddress) -> grpc.aio.Channel:
+    options: list[tuple[str, str | int]] = [
+        *MESSAGE_LIMITS,
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 500),
+    ]
+    if address.on_this_machine:
+        options.append(("grpc.enable_http_proxy", 0))  # a proxy that the environment names would be asked to dial it
+    if not address.tls:
+        return grpc.aio.insecure_channel(address.target, options=options)
+    if address.server_name:
+        options.append(("grpc.ssl_target_name_override", address.server_name))
+    return grpc.aio.secure_channel(address.target, grpc.ssl_channel_credentials(address.certificates), options=options)
 
-    def __init__(self, addresses: Mapping[str, str]) -> None:
+
+def _said(refused: RemoteError) -> str:
+    return "; ".join(f"{v.field}: {v.description}" for v in refused.violations) or refused.message
+
+
+class Tasks:
+    """The tasks that runs can name: configured ones, and, where ``loopback`` allows it, addresses on this machine.
+
+    Clients choose a name or a loopback address and never another address.
+    """
+
+    def __init__(self, addresses: Mapping[str, TaskAddress], *, loopback: bool = False) -> None:
         self._tasks = {name: Task(name, address) for name, address in addresses.items()}
+        self._loopback_allowed = loopback
+        # Kept as long as a run uses it: a client can name as many addresses as there are ports.
+        self._loopback: WeakValueDictionary[str, Task] = WeakValueDictionary()
 
     def all(self) -> tuple[Task, ...]:
-        """In the order of the configuration."""
+        """The configured ones, in the order of the configuration."""
         return tuple(self._tasks.values())
 
     def get(self, name: str) -> Task:
-        """Raises :class:`NotFound` with the configured names."""
-        task = self._tasks.get(name)
+        """Raises :class:`NotFound` with the configured names, :class:`InvalidArgument` for a refused address."""
+        if (task := self._tasks.get(name)) is not None:
+            return task
+        if ":" in name:
+            return self._at(name)
+        known = ", ".join(self._tasks) or "none"
+        beside = (
+            " A task on this machine is also known by its address, localhost:PORT." if self._loopback_allowed else ""
+        )
+        hint = f"Configured tasks: {known}. Others are added with --task NAME=HOST:PORT.{beside}"
+        raise NotFound("task", name, hint)
+
+    def _at(self, name: str) -> Task:
+        if not self._loopback_allowed:
+            raise InvalidArgument.of(
+                "spec.task",
+                f"must be the name of a configured task; got the address {name[:100]!r}",
+                hint="Who starts the inner service allows addresses on its machine with --loopback-tasks.",
+            )
+        address = TaskAddress.loopback(name)
+        task = self._loopback.get(address.target)
         if task is None:
-            known = ", ".join(self._tasks) or "none"
-            raise NotFound("task", name, f"Configured tasks: {known}. Others are added with --task NAME=HOST:PORT.")
+            task = self._loopback[address.target] = Task(address.target, address)
         return task
 
     async def close(self) -> None:
-        for task in self._tasks.values():
+        for task in (*self._tasks.values(), *self._loopback.values()):
             await task.close()

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 
 from inner_service.mechanism import GateReport, HookEffect, Mechanism, MechanismEffect
 from inner_service.run import Confirmation, RunSpec, RunState, SearchConfig, Trial
-from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescription
+from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescription, TaskFault
 from mechanisms.interface import Hook
 from service_kit.eventlog import NewEvent
 from service_kit.llm.failures import Message
@@ -214,6 +214,24 @@ class MechanismReplayed:
     matches: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TaskMisbehaved:
+    """The task broke its contract in the evaluation of a trial; the run went on."""
+
+    number: int
+    fault: TaskFault
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskChanged:
+    """The task describes itself differently than at the run's creation; ``compatible`` when the run can go on."""
+
+    differences: tuple[str, ...]
+    compatible: bool
+
+
 Event: TypeAlias = (
     RunCreated
     | RunStateChanged
@@ -237,6 +255,8 @@ Event: TypeAlias = (
     | LessonsShown
     | Remarked
     | MechanismReplayed
+    | TaskMisbehaved
+    | TaskChanged
 )
 
 KINDS: dict[str, type[Event]] = {re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls for cls in Event.__args__}

@@ -98,5 +98,9 @@ _LINES: dict[str, Callable[[Search, Any], str]] = {
     "mechanism_suspended": _suspended,
     "run_confirmed": _confirmed,
     "proposal_failed": lambda search, what: f"no proposal: {what.reason}",
+    "task_misbehaved": lambda search, what: (
+        f"task broke its contract in trial {what.number}: {what.message}. {what.hint}"
+    ),
+    "task_changed": lambda search, what: f"task describes itself differently: {'; '.join(what.differences)}",
     "remarked": lambda search, what: f"{what.author}: {what.text}",
 }

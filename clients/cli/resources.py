@@ -30,22 +30,20 @@ async def find_run(inner: InnerClient, text: str) -> str:
 async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> dict[str, Value]:
     """``NAME=VALUE`` texts as typed values of a task's space.
 
-    Raises InvalidArgument and InvalidConfiguration naming the parameter and what is allowed.
+    Raises InvalidArgument and InvalidConfiguration naming the parameter and what is allowed, and RemoteError for a task
+    that the service does not know.
     """
-    from service_kit.errors import NotFound, Unavailable
+    from service_kit.errors import Unavailable
     from service_kit.parameters import parse_value
     from service_kit.translate import space_from_proto
 
     texts = split_settings(settings)
     if not texts:
         return {}
-    tasks = {configured.name: configured for configured in await inner.list_tasks()}
-    if task not in tasks:
-        known = ", ".join(tasks) or "none"
-        raise NotFound("task", task, hint=f"The inner service knows these tasks: {known}.")
-    if not tasks[task].HasField("description"):
-        raise Unavailable(f"task {task!r}", hint=tasks[task].error)
-    space = space_from_proto(tasks[task].description.space)
+    [found] = await inner.list_tasks([task])
+    if not found.HasField("description"):
+        raise Unavailable(f"task {task!r}", hint=found.error)
+    space = space_from_proto(found.description.space)
     return {name: parse_value(space[name], text) for name, text in texts.items()}
 
 

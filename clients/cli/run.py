@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 @polite
 async def run(
-    task: Annotated[str, typer.Option(help="Configured name of the task.")] = "gpt",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Configured name of the task, or the address of one on the service's machine: localhost:PORT."
+        ),
+    ] = "gpt",
     levels: Annotated[str, typer.Option(help="1, 1,1.5, 1,2 or 1,1.5,2.")] = "1,1.5,2",
     trials: Annotated[int, typer.Option(min=1, max=100_000, help="Trials to decide, without the baseline.")] = 30,
     seed: Annotated[int, typer.Option(min=0, max=SEED_MAX, help="Seed of the search and of its evaluations.")] = 0,
@@ -90,8 +95,11 @@ def stack_settings(plan: SearchPlan, tasks: list[str], budget: str, out: Path | 
         if not (name and equals and address):
             raise InvalidArgument.of("--serve-task", f"must be NAME=HOST:PORT; got {text!r}")
         served[name] = address
-    if plan.task not in {"gpt", *served}:
-        raise InvalidArgument.of("--task", f"must be gpt or one given with --serve-task; got {plan.task!r}")
+    if plan.task not in {"gpt", *served} and ":" not in plan.task:
+        raise InvalidArgument.of(
+            "--task",
+            f"must be gpt, localhost:PORT of a task that runs, or one given with --serve-task; got {plan.task!r}",
+        )
     folder = out or Path("bilevel-results") / f"run-{datetime.now():%Y%m%d-%H%M%S}"
     trainer = ["--budget", budget] if plan.task == "gpt" and "gpt" not in served else None
     return StackSettings(folder, served, trainer, outer=bool(plan.levels))

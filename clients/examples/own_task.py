@@ -1,7 +1,7 @@
 """A task of your own: anything measurable, served by three RPCs. Here, when and how much a shop should order.
 
     .venv/bin/python clients/examples/own_task.py --listen 127.0.0.1:7500
-    .venv/bin/bilevel run --local --task own --serve-task own=127.0.0.1:7500 --trials 20
+    .venv/bin/bilevel run --local --task localhost:7500 --trials 20
 
 Replace SPACE and `cost_of`. Nothing here but the generated code of the protocol is needed (any language does);
 `service_kit` contributes the server and the typed parameters.

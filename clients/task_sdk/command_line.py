@@ -94,7 +94,7 @@ async def _serve(task: Task, settings: ServerSettings) -> None:
     if sys.stderr.isatty():
         address = "ADDRESS" if settings.listen.endswith(":0") else settings.listen
         typer.echo(
-            f"search over it: bilevel run --local --task {task.name} --serve-task {task.name}={address} --levels 1",
+            f"search over it: bilevel run --local --task {address}",
             err=True,
         )
     await serve(task, settings)

@@ -19,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from inner_service.runs import Runs
 from inner_service.service import NAME, InnerLoopServicer
 from inner_service.store import Store
+from inner_service.task_address import TaskAddress
 from inner_service.tasks import Tasks
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
@@ -351,12 +352,13 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
     """Opens inner services on one database, one after the other."""
 
     @asynccontextmanager
-    async def serve(tasks: dict[str, str] | None = None) -> AsyncIterator[Inner]:
+    async def serve(tasks: dict[str, str] | None = None, *, loopback: bool = False) -> AsyncIterator[Inner]:
         settings = ModelSettings.load(base_url=endpoint.url, model="test-model", retries=0)
         async with AsyncExitStack() as stack:
             model = LanguageModel(settings)
             store = await Store.open(f"sqlite:///{tmp_path / 'inner.db'}")
-            configured = Tasks(tasks or {"quadratic": served.address, "lost": "127.0.0.1:9"})
+            addresses = tasks if tasks is not None else {"quadratic": served.address, "lost": "127.0.0.1:9"}
+            configured = Tasks({name: TaskAddress(at) for name, at in addresses.items()}, loopback=loopback)
             runs, draining = Runs(store, configured, model), asyncio.Event()
 
             def register(server: grpc.aio.Server) -> list[str]:

@@ -11,7 +11,8 @@ from inner_service.__main__ import _parser, options_of
 
 GOOD = ["--listen", "127.0.0.1:0", "--task", "gpt=127.0.0.1:7401"]
 WRONG = [
-    ([], "--task: must name at least one task", 2),
+    (["--no-loopback-tasks"], "--task: must name at least one task", 2),
+    (["--listen", "0.0.0.0:0", "--insecure"], "--task: must name at least one task", 2),
     (["--task", "gpt"], "--task: must be NAME=HOST:PORT", 2),
     (["--task", "GPT=127.0.0.1:1"], "--task: must be NAME=HOST:PORT", 2),
     (["--task", "gpt=127.0.0.1"], "--task: must be HOST:PORT", 2),

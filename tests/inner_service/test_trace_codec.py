@@ -13,7 +13,7 @@ from inner_service.fold import apply
 from inner_service.mechanism import GateFinding, GateReport, HookEffect, Mechanism, MechanismEffect
 from inner_service.run import Confirmation, RunSpec, RunState, SearchConfig, Trial
 from inner_service.store import Entry
-from inner_service.task import EvaluationProgress, EvaluationResult, SourceFile, TaskDescription
+from inner_service.task import EvaluationProgress, EvaluationResult, SourceFile, TaskDescription, TaskFault
 from inner_service.translate import entry_to_proto, mechanism_to_proto, run_to_proto, trial_to_proto
 from mechanisms.findings import Stage
 from mechanisms.interface import Hook, Origin
@@ -75,6 +75,8 @@ EXAMPLES: list[trace.Event] = [
     trace.LessonsShown(3, ("a", "b")),
     trace.Remarked("me", "text"),
     trace.MechanismReplayed("m", 3, True),
+    trace.TaskMisbehaved(3, TaskFault.SECOND_RESULT, "what", "do"),
+    trace.TaskChanged(("capacity is 2, was 4",), True),
 ]
 ONLY_HERE = {"observed", "state_hash", "lessons"}
 """Fields that the log keeps for itself."""

@@ -279,6 +279,50 @@ GATE_STAGE_EFFECT: GateStage.ValueType  # 5
 """Would have changed at least one decision."""
 Global___GateStage: _TypeAlias = GateStage  # noqa: Y015
 
+class _TaskFault:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskFault.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_FAULT_UNSPECIFIED: _TaskFault.ValueType  # 0
+    """Not set; invalid."""
+    TASK_FAULT_SECOND_RESULT: _TaskFault.ValueType  # 1
+    """It sent another result after the first, which counts."""
+    TASK_FAULT_NOT_ENDED: _TaskFault.ValueType  # 2
+    """It sent something else after its result, or left the stream open; the result counts."""
+    TASK_FAULT_NO_RESULT: _TaskFault.ValueType  # 3
+    """It ended the stream without a result; the outcome is CRASHED."""
+    TASK_FAULT_INVALID_RESULT: _TaskFault.ValueType  # 4
+    """Its result contradicts itself, or its metric is no finite number; the outcome is CRASHED."""
+    TASK_FAULT_PROGRESS_FLOOD: _TaskFault.ValueType  # 5
+    """It sent more progress than the service reads; the work was killed, the outcome is CRASHED."""
+    TASK_FAULT_MESSAGE_TOO_LARGE: _TaskFault.ValueType  # 6
+    """It sent a message that is larger than a message may be; the outcome is CRASHED."""
+    TASK_FAULT_REFUSED_PARAMETERS: _TaskFault.ValueType  # 7
+    """It refused a configuration that its own description and its own Validate allow; the outcome is INFEASIBLE."""
+
+class TaskFault(_TaskFault, metaclass=_TaskFaultEnumTypeWrapper):
+    """What a task did that its contract does not allow."""
+
+TASK_FAULT_UNSPECIFIED: TaskFault.ValueType  # 0
+"""Not set; invalid."""
+TASK_FAULT_SECOND_RESULT: TaskFault.ValueType  # 1
+"""It sent another result after the first, which counts."""
+TASK_FAULT_NOT_ENDED: TaskFault.ValueType  # 2
+"""It sent something else after its result, or left the stream open; the result counts."""
+TASK_FAULT_NO_RESULT: TaskFault.ValueType  # 3
+"""It ended the stream without a result; the outcome is CRASHED."""
+TASK_FAULT_INVALID_RESULT: TaskFault.ValueType  # 4
+"""Its result contradicts itself, or its metric is no finite number; the outcome is CRASHED."""
+TASK_FAULT_PROGRESS_FLOOD: TaskFault.ValueType  # 5
+"""It sent more progress than the service reads; the work was killed, the outcome is CRASHED."""
+TASK_FAULT_MESSAGE_TOO_LARGE: TaskFault.ValueType  # 6
+"""It sent a message that is larger than a message may be; the outcome is CRASHED."""
+TASK_FAULT_REFUSED_PARAMETERS: TaskFault.ValueType  # 7
+"""It refused a configuration that its own description and its own Validate allow; the outcome is INFEASIBLE."""
+Global___TaskFault: _TypeAlias = TaskFault  # noqa: Y015
+
 @_typing.final
 class RunSpec(_message.Message):
     """What a run is asked to do. Fixed at creation."""
@@ -318,7 +362,9 @@ class RunSpec(_message.Message):
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
-    """Configured name of the task, for example gpt; never an address."""
+    """Configured name of the task, for example gpt; or, where the service allows it, the loopback address of one that runs beside
+    the service: localhost:PORT, 127.0.0.1:PORT or [::1]:PORT. Never any other address.
+    """
     max_trials: _builtins.int
     """Trials to decide (kept or discarded; refused ones and the baseline are not counted); 1 to 100000."""
     seed: _builtins.int
@@ -1107,6 +1153,8 @@ class TraceEvent(_message.Message):
     LESSONS_SHOWN_FIELD_NUMBER: _builtins.int
     REMARKED_FIELD_NUMBER: _builtins.int
     MECHANISM_REPLAYED_FIELD_NUMBER: _builtins.int
+    TASK_MISBEHAVED_FIELD_NUMBER: _builtins.int
+    TASK_CHANGED_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Resource name of the run."""
     sequence: _builtins.int
@@ -1203,6 +1251,14 @@ class TraceEvent(_message.Message):
     def mechanism_replayed(self) -> Global___MechanismReplayed:
         """A mechanism rebuilt its state by replay after an installation or a restart."""
 
+    @_builtins.property
+    def task_misbehaved(self) -> Global___TaskMisbehaved:
+        """The task broke its contract in an evaluation."""
+
+    @_builtins.property
+    def task_changed(self) -> Global___TaskChanged:
+        """The task describes itself differently than when the run was created."""
+
     def __init__(
         self,
         *,
@@ -1231,12 +1287,14 @@ class TraceEvent(_message.Message):
         lessons_shown: Global___LessonsShown | None = ...,
         remarked: Global___Remarked | None = ...,
         mechanism_replayed: Global___MechanismReplayed | None = ...,
+        task_misbehaved: Global___TaskMisbehaved | None = ...,
+        task_changed: Global___TaskChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_shown", b"lessons_shown", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_shown", b"lessons_shown", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_shown", b"lessons_shown", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_shown", b"lessons_shown", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed", "task_misbehaved", "task_changed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1961,3 +2019,67 @@ class MechanismReplayed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MechanismReplayed: _TypeAlias = MechanismReplayed  # noqa: Y015
+
+@_typing.final
+class TaskMisbehaved(_message.Message):
+    """The task broke its contract in an evaluation. The trial's outcome is what it would be without this event, which says to the
+    task's author what to mend.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    FAULT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    HINT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the trial that was being evaluated."""
+    fault: Global___TaskFault.ValueType
+    """What it did."""
+    message: _builtins.str
+    """What was seen, in a sentence."""
+    hint: _builtins.str
+    """What the author can do about it."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        fault: Global___TaskFault.ValueType = ...,
+        message: _builtins.str = ...,
+        hint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fault", b"fault", "hint", b"hint", "message", b"message", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskMisbehaved: _TypeAlias = TaskMisbehaved  # noqa: Y015
+
+@_typing.final
+class TaskChanged(_message.Message):
+    """The task describes itself differently than when the run was created."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    COMPATIBLE_FIELD_NUMBER: _builtins.int
+    compatible: _builtins.bool
+    """Whether the run can go on: its space, objective and direction are what they were. Otherwise it pauses."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sentences, one for every difference."""
+
+    def __init__(
+        self,
+        *,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+        compatible: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compatible", b"compatible", "differences", b"differences"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskChanged: _TypeAlias = TaskChanged  # noqa: Y015

@@ -104,11 +104,11 @@ def tasks_folder() -> Path:
 
 
 @pytest.fixture
-def search(tmp_path: Path) -> Callable[[str, str], Awaitable[dict[str, Any]]]:
+def search(tmp_path: Path) -> Callable[[str], Awaitable[dict[str, Any]]]:
     """Runs a short search of all levels over a task, with every service, and returns its summary."""
 
-    def run(name: str, address: str) -> dict[str, Any]:
-        arguments = ["run", "--local", "--json", "--task", name, "--serve-task", f"{name}={address}", "--trials", "6"]
+    def run(address: str) -> dict[str, Any]:
+        arguments = ["run", "--local", "--json", "--task", address, "--trials", "6"]
         arguments += ["--levels", "1,1.5,2", "--confirm", "1", "--out", str(tmp_path / "results")]
         command = [sys.executable, "-c", "from clients.cli import main; main()", *arguments]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
@@ -116,4 +116,4 @@ def search(tmp_path: Path) -> Callable[[str, str], Awaitable[dict[str, Any]]]:
         summary: dict[str, Any] = json.loads(done.stdout)
         return summary
 
-    return lambda name, address: asyncio.to_thread(run, name, address)
+    return lambda address: asyncio.to_thread(run, address)

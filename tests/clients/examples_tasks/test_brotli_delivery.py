@@ -88,5 +88,5 @@ async def test_node_refuses_what_the_space_does_not_take(
 @pytest.mark.long
 async def test_a_bilevel_search_runs_over_a_task_in_node(serve: Any, search: Any, command: list[str]) -> None:
     async with serve(command) as task:
-        summary = await search("brotli", task.address)
+        summary = await search(task.address)
     assert (summary["state"], summary["trials"]) == ("finished", 6)

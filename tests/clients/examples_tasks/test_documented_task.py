@@ -41,5 +41,5 @@ async def test_the_task_of_the_documentation_works_as_it_stands_there(serve: Any
 @pytest.mark.long
 async def test_a_bilevel_search_runs_over_it(serve: Any, search: Any, documented: Path) -> None:
     async with serve([sys.executable, str(documented)]) as task:
-        summary = await search("hashing", task.address)
+        summary = await search(task.address)
     assert (summary["state"], summary["trials"]) == ("finished", 6)

@@ -1,0 +1,143 @@
+"""Where tasks are: addresses that the operator configures, and loopback addresses that a client may name.
+
+A client must never make this service dial an address of its choice, so what it names is compared with three exact
+spellings and nothing is resolved: not a DNS name, not a number in another notation, not a mapped or zoned IPv6 address.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+
+from service_kit.errors import InvalidArgument, Violation
+from service_kit.server import is_loopback, parse_address
+
+TASK_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\]):([1-9][0-9]{0,4})")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskAddress:
+    """How one task is reached."""
+
+    target: str
+    """HOST:PORT, [IPV6]:PORT or unix:PATH."""
+    tls: bool = False
+    certificates: bytes | None = None
+    """PEM of the authorities to trust in place of the system's."""
+    server_name: str = ""
+    """Name in the server's certificate, where it is another than the host's."""
+    token: SecretStr | None = None
+    """Sent with every call as ``authorization: Bearer``."""
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether nothing between here and the task can listen."""
+        return self.target.startswith("unix:") or is_loopback(parse_address(self.target)[0])
+
+    @classmethod
+    def loopback(cls, text: str, field: str = "spec.task") -> Self:
+        """The loopback address that a client named. Raises :class:`InvalidArgument` for every other spelling."""
+        found = _LOOPBACK.fullmatch(text)
+        if found is None or int(found[2]) > 65535:
+            spellings = "localhost:PORT, 127.0.0.1:PORT or [::1]:PORT with a port from 1 to 65535"
+            raise InvalidArgument.of(
+                field,
+                f"must be the name of a configured task, or {spellings}; got {text[:100]!r}",
+                hint="A task on another machine is configured where the inner service is started: --task or --tasks.",
+            )
+        # Not "localhost": that would be looked up, and what it leads to is not ours to trust.
+        return cls(f"{'127.0.0.1' if found[1] == 'localhost' else found[1]}:{found[2]}")
+
+
+def from_entries(entries: Iterable[str], field: str) -> dict[str, TaskAddress]:
+    """``NAME=HOST:PORT`` texts. Raises :class:`InvalidArgument` naming ``field``."""
+    tasks: dict[str, TaskAddress] = {}
+    for entry in entries:
+        name, equals, address = entry.partition("=")
+        if not equals or not TASK_NAME.fullmatch(name):
+            text = f"must be NAME=HOST:PORT with a name of lowercase letters, digits and dashes; got {entry!r}"
+            raise InvalidArgument.of(field, text)
+        if name in tasks:
+            raise InvalidArgument.of(field, f"must name each task once; {name} is there twice")
+        if not address.startswith("unix:"):
+            parse_address(address, field)
+        tasks[name] = TaskAddress(address)
+    return tasks
+
+
+class _Entry(BaseModel):
+    """One ``[tasks.NAME]`` table of a settings file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    address: str
+    tls: bool = False
+    ca_file: str = ""
+    server_name: str = ""
+    token_file: str = ""
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tasks: dict[str, _Entry]
+
+
+def from_file(file: Path) -> dict[str, TaskAddress]:
+    """The ``[tasks.NAME]`` tables of a TOML file; the paths in it are relative to its folder.
+
+    Raises :class:`InvalidArgument` naming the file and the wrong key; a token is never part of a message.
+    """
+    try:
+        document = _File.model_validate(tomllib.loads(file.read_text("utf-8")))
+    except OSError as error:
+        raise InvalidArgument.of("--tasks", f"cannot read {file}: {error.strerror}") from None
+    except ValidationError as error:
+        wrong = [Violation(f"{file}: {'.'.join(map(str, e['loc']))}", e["msg"].lower()) for e in error.errors()]
+        raise InvalidArgument(wrong) from None
+    except ValueError as error:
+        raise InvalidArgument.of(str(file), f"must be a TOML file: {error}") from None
+    return {name: _read(name, entry, file) for name, entry in document.tasks.items()}
+
+
+def _read(name: str, entry: _Entry, file: Path) -> TaskAddress:
+    where = f"{file}: tasks.{name}"
+    [(_, plain)] = from_entries([f"{name}={entry.address}"], where).items()
+    address = TaskAddress(
+        plain.target,
+        entry.tls,
+        _content(entry.ca_file, file, f"{where}.ca_file") if entry.ca_file else None,
+        entry.server_name,
+        _token(_content(entry.token_file, file, f"{where}.token_file"), where) if entry.token_file else None,
+    )
+    if not entry.tls and (entry.ca_file or entry.server_name):
+        raise InvalidArgument.of(f"{where}.tls", "must be true where ca_file or server_name is given")
+    if address.token is not None and not entry.tls and not address.on_this_machine:
+        raise InvalidArgument.of(f"{where}.tls", "must be true where a token goes to another machine in clear text")
+    return address
+
+
+def _token(content: bytes, where: str) -> SecretStr:
+    token = content.decode("ascii", "replace").strip()
+    if not re.fullmatch(r"[!-~]+", token):
+        raise InvalidArgument.of(f"{where}.token_file", "must hold one token of printable ASCII; it is not shown here")
+    return SecretStr(token)
+
+
+def _content(path: str, beside: Path, field: str) -> bytes:
+    try:
+        return (beside.parent / path).read_bytes()
+    except OSError as error:
+        raise InvalidArgument.of(field, f"cannot read {path}: {error.strerror}") from None
+
+
+def shown(tasks: Mapping[str, TaskAddress]) -> dict[str, str]:
+    """Name and address of each, for logs; without tokens."""
+    return {name: f"{address.target}{' (TLS)' if address.tls else ''}" for name, address in tasks.items()}
