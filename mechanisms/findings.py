@@ -53,3 +53,22 @@ class Finding(NamedTuple):
     def render(self) -> str:
         where = f"line {self.line}: " if self.line is not None else ""
         return f"{where}{self.message}" + (f" ({self.hint})" if self.hint else "")
+
+
+def size_finding(source: str, most_bytes: int, wanted: str) -> Finding | None:
+    """Why ``source`` is no text of acceptable length, judged without parsing it; None when it is.
+
+    ``wanted`` says what to write where there is nothing.
+    """
+    if not source.strip():
+        return Finding(Stage.SIZE, None, "the source is empty", wanted)
+    if "\x00" in source:
+        return Finding(Stage.SIZE, None, "the source holds a null character", "send plain UTF-8 text")
+    try:
+        length = len(source.encode("utf-8"))
+    except UnicodeEncodeError:
+        return Finding(Stage.SIZE, None, "the source is not valid Unicode text", "send plain UTF-8 text")
+    if length > most_bytes:
+        message = f"the source has {length} bytes; at most {most_bytes} are allowed"
+        return Finding(Stage.SIZE, None, message, "write it in fewer lines")
+    return None

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mechanisms.findings import Finding, Stage
+from mechanisms.findings import Finding, Stage, size_finding
 from mechanisms.interface import TrialRecord
 from mechanisms.replay import ReplayStatistics, rebuild, replay
 from mechanisms.report import GateReport, Verdict
@@ -69,24 +69,8 @@ class _Check:
 
     def size(self) -> GateReport | None:
         """A rejection when the source is no text of acceptable length; judged without parsing."""
-        problem = self._size_problem()
-        return None if problem is None else self._rejected(Finding(Stage.SIZE, None, *problem))
-
-    def _size_problem(self) -> tuple[str, str] | None:
-        if not self.source.strip():
-            return "the source is empty", "write one class Mechanism with at least one hook"
-        if "\x00" in self.source:
-            return "the source holds a null character", "send plain UTF-8 text"
-        try:
-            length = len(self.source.encode("utf-8"))
-        except UnicodeEncodeError:
-            return "the source is not valid Unicode text", "send plain UTF-8 text"
-        if length > self.limits.source_bytes:
-            return (
-                f"the source has {length} bytes; at most {self.limits.source_bytes} are allowed",
-                "a mechanism is 20 to 200 lines",
-            )
-        return None
+        found = size_finding(self.source, self.limits.source_bytes, "write one class Mechanism with at least one hook")
+        return None if found is None else self._rejected(found)
 
     async def language(self) -> GateReport:
         """Language and conformance only."""

@@ -5,10 +5,12 @@ The RestrictedPython transformer is used exactly as it is published.
 
 from __future__ import annotations
 
+import ast
 import random
 import re
 import types
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 from RestrictedPython.compile import compile_restricted_exec
 
@@ -25,15 +27,22 @@ _ALWAYS = ("print", "printed")
 _LINE = re.compile(r"Line (\d+|None): (.*)", re.DOTALL)
 
 
+Conform: TypeAlias = Callable[[ast.Module], tuple[Shape, list[Finding]]]
+"""The shape of an undesugared tree and what is wrong with it."""
+
+
 class Compiled(NamedTuple):
-    """A source that passed the language and has the shape of a mechanism."""
+    """A source that passed the language and has the shape that was asked for."""
 
     code: types.CodeType
     shape: Shape
 
 
-def compile_source(source: str, offered: dict[str, frozenset[str]]) -> Compiled:
-    """Compile ``source``; raises :class:`LanguageError` with findings of the language or of conformance."""
+def compile_source(source: str, offered: dict[str, frozenset[str]], conform: Conform = conform) -> Compiled:
+    """Compile ``source``, which must have the shape that ``conform`` judges: a mechanism's by default.
+
+    Raises :class:`LanguageError` with findings of the language or of conformance.
+    """
     tree = parse(source)
     if findings := unsupported(tree):
         raise LanguageError(findings)
@@ -53,7 +62,7 @@ def compile_source(source: str, offered: dict[str, frozenset[str]]) -> Compiled:
 
 
 def define(compiled: Compiled, generator: random.Random) -> dict[str, Any]:
-    """Run the module's body and return its globals; one of them is the class ``Mechanism``."""
+    """Run the module's body and return its globals; one of them is the class or function that was asked for."""
     namespace = globals_for(facades(generator))
     exec(compiled.code, namespace)  # noqa: S102 - restricted code in a jailed process
     return namespace

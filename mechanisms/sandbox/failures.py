@@ -49,13 +49,17 @@ class MechanismFailure(Exception):
         )
 
 
-class MechanismRejected(Exception):
-    """The source does not compile to a mechanism. Its worker is already dead."""
+class SourceRejected(Exception):
+    """The source is outside the language, or does not define what it must. Its worker is already dead."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = tuple(findings)
         self.stage: Stage = self.findings[0].stage
         super().__init__("; ".join(finding.render() for finding in self.findings))
+
+
+class MechanismRejected(SourceRejected):
+    """The source does not compile to a mechanism."""
 
 
 class SandboxUnavailable(Exception):

@@ -9,10 +9,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from mechanisms.findings import Finding, Stage
 from mechanisms.interface import Candidate, Hook, SearchView, TrialRecord
 from mechanisms.printable import one_line
 from mechanisms.sandbox import contract
+from mechanisms.sandbox.answers import WorkerFailure, opened, refusals
 from mechanisms.sandbox.channel import Channel, ChannelFailure
 from mechanisms.sandbox.failures import FailureKind, MechanismFailure, MechanismRejected, SandboxUnavailable
 from mechanisms.sandbox.limits import SandboxLimits, SandboxPolicy
@@ -210,8 +210,8 @@ class MechanismProcess:
             "language_only": language_only,
         }
         answer = await self._exchange(Hook.INIT, request, self._limits.install_seconds)
-        if "rejected" in answer:
-            raise MechanismRejected(_findings(answer["rejected"]))
+        if findings := refusals(answer):
+            raise MechanismRejected(findings)
         return self._opened(Hook.INIT, answer)  # type: ignore[no-any-return]
 
     def _describe(self, described: Any) -> None:
@@ -231,13 +231,13 @@ class MechanismProcess:
         answer = await self._exchange(hook, {"hook": hook.value, **request}, self._limits.call_seconds)
         if "failed" in answer or "answer" not in answer:
             await self.close()
-        opened = self._opened(hook, answer)
+        value = self._opened(hook, answer)
         try:
-            judged = judge(opened)
+            judged = judge(value)
         except contract.Breach as breach:
             await self.close()
             raise MechanismFailure(hook, breach.kind, str(breach)) from None
-        self._hash.update(json.dumps([hook.value, opened], sort_keys=True).encode())
+        self._hash.update(json.dumps([hook.value, value], sort_keys=True).encode())
         return judged
 
     async def _exchange(self, hook: Hook, request: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -259,14 +259,10 @@ class MechanismProcess:
 
     @staticmethod
     def _opened(hook: Hook, answer: dict[str, Any]) -> Any:
-        if "answer" in answer:
-            return answer["answer"]
-        failed = answer.get("failed")
         try:
-            kind, message, line = FailureKind(failed["kind"]), one_line(str(failed["message"]), 500), failed["line"]  # type: ignore[index]
-        except (KeyError, TypeError, ValueError):
-            raise MechanismFailure(hook, FailureKind.PROTOCOL, "the worker sent no answer") from None
-        raise MechanismFailure(hook, kind, message, line if type(line) is int else None)
+            return opened(answer)
+        except WorkerFailure as failure:
+            raise MechanismFailure(hook, failure.kind, failure.message, failure.line) from None
 
     def _check_view(self, view: SearchView) -> None:
         # A view may be older than the newest observation (trials run side by side), never newer: an answer about what
@@ -297,11 +293,3 @@ class MechanismProcess:
 
 def _key(configuration: Configuration) -> str:
     return json.dumps(configuration_to_json(configuration), sort_keys=True)
-
-
-def _findings(rejected: Any) -> list[Finding]:
-    try:
-        findings = [Finding.from_json(data) for data in rejected[:50]]
-    except (KeyError, TypeError, ValueError, AttributeError):
-        findings = []
-    return findings or [Finding(Stage.LANGUAGE, None, "the source was refused")]

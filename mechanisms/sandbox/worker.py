@@ -17,9 +17,11 @@ import traceback
 
 from mechanisms.findings import Finding, Stage
 from mechanisms.language.compiler import FILENAME, Compiled, compile_source, define
+from mechanisms.language.conformance import conform
 from mechanisms.language.desugar import LanguageError
 from mechanisms.language.digest import state_digest
 from mechanisms.language.facades import offered, rng_facade
+from mechanisms.language.functions import function_shape
 from mechanisms.language.names import reveal
 from mechanisms.language.objects import Candidate, Objective, Trial, View
 from mechanisms.language.space import Space
@@ -122,6 +124,17 @@ class Session:
         )
 
 
+class FunctionSession:
+    """A plain function and its generator."""
+
+    def __init__(self, request: dict[str, Any], compiled: Compiled) -> None:
+        self.function = define(compiled, random.Random(request["seed"]))[request["function"]]  # noqa: S311
+
+    def call(self, request: dict[str, Any]) -> Any:
+        """Call the function and return its answer as plain data."""
+        return plain(self.function(*request["values"]))
+
+
 def plain(answer: Any) -> Any:
     """``answer`` as exact built-in JSON types, candidates as objects; raises :class:`WrongAnswer`."""
     left = [_MAX_VALUES]
@@ -157,10 +170,12 @@ def plain(answer: Any) -> Any:
     return convert(answer, 0)
 
 
-def install(request: dict[str, Any]) -> tuple[Session | None, dict[str, Any]]:
-    """Compile and, unless only the language is asked about, instantiate."""
+def install(request: dict[str, Any]) -> tuple[Session | FunctionSession | None, dict[str, Any]]:
+    """Compile and, unless only the language is asked about, instantiate the mechanism or define the function."""
+    plain_function = request["op"] == "define"
+    shape = function_shape(request["function"], request["arguments"]) if plain_function else conform
     try:
-        compiled = compile_source(request["source"], OFFERED)
+        compiled = compile_source(request["source"], OFFERED, shape)
     except LanguageError as error:
         return None, {"rejected": [finding.to_json() for finding in error.findings[:50]]}
     except Exception as error:  # noqa: BLE001
@@ -171,7 +186,8 @@ def install(request: dict[str, Any]) -> tuple[Session | None, dict[str, Any]]:
     if request["language_only"]:
         return None, {"answer": described}
     try:
-        return Session(request, compiled), {"answer": described}
+        session = FunctionSession(request, compiled) if plain_function else Session(request, compiled)
+        return session, {"answer": described}
     except BaseException as error:  # noqa: BLE001 - whatever it raises is its failure
         return None, raised(error)
 
@@ -197,14 +213,14 @@ def raised(error: BaseException) -> dict[str, Any]:
 
 def serve(answer_bytes: int, request_bytes: int) -> None:
     """Answer requests until the host closes the pipe."""
-    session: Session | None = None
+    session: Session | FunctionSession | None = None
     while (request := read_frame(0, request_bytes)) is not None:
         identifier = request["id"]
-        if request["op"] == "install":
+        if request["op"] in ("install", "define"):
             session, answer = install(request)
         elif session is None:
             return
-        elif request["op"] == "remember":
+        elif request["op"] == "remember" and isinstance(session, Session):
             answer = {"answer": session.remember(request)}
         else:
             try:
