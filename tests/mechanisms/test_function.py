@@ -106,9 +106,13 @@ async def test_all_calls_together_have_a_budget() -> None:
     source = "def priority(item, bins):\n    return [sum(range(3_000_000))]"
     limits = SandboxLimits(budget_seconds=0.2, call_seconds=30.0)
     async with await SandboxedFunction.start(source, PRIORITY, limits=limits) as function:
-        with pytest.raises(FunctionFailure) as caught:
+
+        async def many() -> None:
             for _ in range(1000):
                 await function.call(1, [1], judge=numbers)
+
+        with pytest.raises(FunctionFailure) as caught:
+            await many()
     assert caught.value.kind is FailureKind.BUDGET_EXHAUSTED
 
 
