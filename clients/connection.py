@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2
 
 from clients.addresses import ServiceAddress
 from service_kit.errors import RemoteError
+from service_kit.security.channels import ChannelSecurity, open_channel
 from service_kit.server import MESSAGE_LIMITS, parse_address
 from service_kit.status import remote_error
 
@@ -85,7 +86,8 @@ class Connection:
 def connect(target: ServiceAddress, repeatable: Sequence[str] = ()) -> Connection:
     """A connection that is opened with the first call; ``repeatable`` are full names of methods safe to repeat.
 
-    Must be called inside a running event loop. Raises :class:`InvalidArgument` for what is no HOST:PORT.
+    Must be called inside a running event loop. Raises :class:`InvalidArgument` for what is no HOST:PORT, and like
+    :func:`service_kit.security.channels.open_channel`.
     """
     parse_address(target.address, target.option)
     policy = {
@@ -110,7 +112,7 @@ def connect(target: ServiceAddress, repeatable: Sequence[str] = ()) -> Connectio
         # Loopback and named hosts are reached directly: a proxy for the web does not lead to them.
         ("grpc.enable_http_proxy", 0),
     ]
-    return Connection(grpc.aio.insecure_channel(target.address, options=options), target)
+    return Connection(open_channel(target.address, ChannelSecurity.load(), options), target)
 
 
 def unreachable(target: ServiceAddress) -> RemoteError:

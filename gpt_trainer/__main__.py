@@ -177,7 +177,7 @@ def serve(
         hard_limit=hard_limit,
         slots=assign(device, workers),
         workers=WorkerSettings(preset, PathSettings.load().cache, device, threads, precision, memory_limit),
-        server=ServerSettings(listen, address_file, insecure=insecure),
+        server=ServerSettings.secured(listen, address_file, insecure=insecure),
         tensorboard=tensorboard,
     )
     asyncio.run(run_server(options))

@@ -19,6 +19,7 @@ from outer_service.supervisor import Supervisor
 from service_kit import logs
 from service_kit.llm.cassette import Cassette
 from service_kit.llm.client import LanguageModel
+from service_kit.security.channels import ChannelSecurity
 from service_kit.server import ServerSettings, parse_address, run, serve
 from service_kit.settings import ModelSettings, PathSettings
 
@@ -51,7 +52,7 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
     draining = asyncio.Event()
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "outer"))
     store = await Store.open(options.database)
-    inner = InnerClient(options.inner)
+    inner = InnerClient(options.inner, ChannelSecurity.load())
     supervisor = Supervisor(store, inner, model)
 
     def register(server: grpc.aio.Server) -> Iterable[str]:
@@ -77,7 +78,7 @@ def options_of(parsed: argparse.Namespace) -> Options:
     for option, address in (("--listen", parsed.listen), ("--inner", parsed.inner)):
         if not address.startswith("unix:"):
             parse_address(address, option)
-    server = ServerSettings(parsed.listen, parsed.address_file, insecure=parsed.insecure)
+    server = ServerSettings.secured(parsed.listen, parsed.address_file, insecure=parsed.insecure)
     database = parsed.database or PathSettings.load().database_url("outer")
     return Options(server, database, parsed.inner)
 

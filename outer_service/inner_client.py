@@ -27,6 +27,7 @@ from outer_service.observed import (
     TraceMoment,
 )
 from service_kit.errors import RemoteError
+from service_kit.security.channels import ChannelSecurity, open_channel
 from service_kit.server import MESSAGE_LIMITS
 from service_kit.status import remote_error
 from service_kit.translate import duration_to_proto
@@ -53,10 +54,10 @@ class InnerClient:
     Every method raises :class:`RemoteError` with the inner service's own words.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, security: ChannelSecurity | None = None) -> None:
         self.address = address
         options = [*MESSAGE_LIMITS, ("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 2000)]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._channel = open_channel(address, security or ChannelSecurity(), options)
         self._stub = inner_pb2_grpc.InnerLoopServiceStub(self._channel)
 
     async def close(self) -> None:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import structlog
@@ -25,6 +25,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from service_kit.errors import InvalidArgument, InvalidConfiguration, RemoteError, ServiceError
+from service_kit.security.auth import AuthInterceptor
+from service_kit.security.limits import MAX_STREAMS, StreamLimit
+from service_kit.security.tls import ServerTls
+from service_kit.security.tokens import Tokens
+from service_kit.settings import ServerNetworkSettings
 from service_kit.status import ErrorInterceptor
 
 MESSAGE_BYTES = 16 * 2**20
@@ -62,7 +67,29 @@ class ServerSettings:
     grace: float = 10.0
     """Seconds that running calls get to finish after SIGTERM."""
     insecure: bool = False
-    """Allow a non-loopback ``listen`` without TLS and token."""
+    """Allow a non-loopback ``listen`` without TLS and tokens."""
+    tls: ServerTls | None = None
+    """None speaks clear text."""
+    tokens: Path | None = None
+    """File of the tokens that are let in; None lets every caller in."""
+    max_streams: int = MAX_STREAMS
+    """Streams that one caller may hold open at a time."""
+
+    @classmethod
+    def secured(cls, listen: str, address_file: Path | None = None, *, insecure: bool = False) -> Self:
+        """With the protection that the environment asks for; raises :class:`InvalidArgument` naming the variable."""
+        network = ServerNetworkSettings.load()
+        tls = None
+        if network.certificate is not None and network.key is not None:
+            tls = ServerTls(network.certificate, network.key, network.client_ca)
+        return cls(
+            listen,
+            address_file,
+            insecure=insecure,
+            tls=tls,
+            tokens=network.tokens,
+            max_streams=network.max_streams,
+        )
 
 
 async def serve(
@@ -106,8 +133,9 @@ async def serving(
     ``on_stop`` runs after the last call has ended, whatever happened before.
     Raises :class:`ServiceError` when the address cannot be bound and :class:`InvalidArgument` for a bad ``listen``.
     """
+    tokens = [AuthInterceptor(Tokens(settings.tokens))] if settings.tokens is not None else []
     server = grpc.aio.server(
-        interceptors=[ErrorInterceptor()],
+        interceptors=[ErrorInterceptor(), *tokens, StreamLimit(settings.max_streams)],
         # Without this option, two servers share a port silently and each gets half of the calls.
         options=[("grpc.so_reuseport", 0), *MESSAGE_LIMITS, *_KEEPALIVE],
     )
@@ -148,20 +176,25 @@ async def _drain(server: grpc.aio.Server, grace: float, hurry: asyncio.Event) ->
 
 
 def _bind(server: grpc.aio.Server, settings: ServerSettings) -> str:
-    """Bind ``settings.listen`` and return the address with its real port. Transport security attaches here."""
+    """Bind ``settings.listen`` and return the address with its real port."""
     if settings.listen.startswith("unix:"):
         host, port = settings.listen, None
     else:
         host, port = parse_address(settings.listen)
-        if not settings.insecure and not is_loopback(host):
+        open_to_all = settings.tls is None or settings.tokens is None
+        if open_to_all and not settings.insecure and not is_loopback(host):
             raise ServiceError(
-                f"refusing to listen on {settings.listen}: it is reachable from other machines without TLS and a token",
-                hint="Listen on 127.0.0.1, or pass --insecure if the network is trusted.",
+                f"refusing to listen on {settings.listen}: it is reachable from other machines without TLS and tokens",
+                hint="Listen on 127.0.0.1; or set BILEVEL_TLS_CERT, BILEVEL_TLS_KEY and BILEVEL_TOKENS, which "
+                "`bilevel certs` and `bilevel tokens add` make; or pass --insecure if the network is trusted.",
             )
     try:
         if port is not None:
             _try_bind(host, port)
-        bound = server.add_insecure_port(settings.listen)
+        if settings.tls is None:
+            bound = server.add_insecure_port(settings.listen)
+        else:
+            bound = server.add_secure_port(settings.listen, settings.tls.credentials())
     except (OSError, RuntimeError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
         raise ServiceError(

@@ -22,6 +22,18 @@ BILEVEL_CACHE            ~/.cache/bilevel                           what can be 
 BILEVEL_DATABASE         (a file under BILEVEL_HOME)                SQLAlchemy URL of a service's database
 BILEVEL_LOG_FORMAT       console on a terminal, else json           see :mod:`service_kit.logs`
 BILEVEL_LOG_LEVEL        info                                       see :mod:`service_kit.logs`
+BILEVEL_TLS_CERT         (none: no TLS)                             certificate chain that a server shows, PEM
+BILEVEL_TLS_KEY          (none)                                     its key, PEM
+BILEVEL_TLS_CLIENT_CA    (none)                                     CA of client certificates: mutual TLS
+BILEVEL_TOKENS           (none: no tokens)                          a server's token file, see ``security.tokens``
+BILEVEL_MAX_STREAMS      512                                        streams that one caller may hold open at a server
+BILEVEL_CA               (none: no TLS)                             CA that a client trusts, PEM
+BILEVEL_CLIENT_CERT      (none)                                     certificate chain that a client shows, PEM
+BILEVEL_CLIENT_KEY       (none)                                     its key, PEM
+BILEVEL_SERVER_NAME      (the host of the address)                  name in the server's certificate
+BILEVEL_TOKEN            (none)                                     token that a client shows
+BILEVEL_TOKEN_FILE       (none)                                     file that holds it, read with every call
+BILEVEL_INSECURE         0                                          1 lets a token travel in clear text
 ======================== ========================================== ===============================================
 """
 
@@ -32,7 +44,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service_kit.errors import InvalidArgument, Violation
@@ -58,7 +70,7 @@ class EnvironmentSettings(BaseSettings):
         try:
             return cls(**{aliases[name]: value for name, value in overrides.items()})
         except ValidationError as error:
-            wrong = [Violation(".".join(map(str, e["loc"])), _lower_first(e["msg"])) for e in error.errors()]
+            wrong = [_violation(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
             # "from None": the validation error quotes the values, and one of them may be a key.
             raise InvalidArgument(wrong) from None
 
@@ -97,9 +109,7 @@ class ModelSettings(EnvironmentSettings):
     @field_validator("api_key")
     @classmethod
     def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
-        if key is not None and not re.fullmatch(r"[!-~]+", key.get_secret_value()):
-            raise ValueError("must be printable ASCII without spaces or line breaks; it is not shown here")
-        return key
+        return _printable(key)
 
     @field_validator("model")
     @classmethod
@@ -150,12 +160,73 @@ class PathSettings(EnvironmentSettings):
         return self.database or f"sqlite+aiosqlite:///{self.home / service}.db"
 
 
+class ServerNetworkSettings(EnvironmentSettings):
+    """How servers of this process protect themselves."""
+
+    certificate: Path | None = Field(None, alias="BILEVEL_TLS_CERT")
+    key: Path | None = Field(None, alias="BILEVEL_TLS_KEY")
+    client_ca: Path | None = Field(None, alias="BILEVEL_TLS_CLIENT_CA")
+    tokens: Path | None = Field(None, alias="BILEVEL_TOKENS")
+    max_streams: int = Field(512, alias="BILEVEL_MAX_STREAMS", ge=1, le=100_000)
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("BILEVEL_TLS_CERT must be set together with BILEVEL_TLS_KEY")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("BILEVEL_TLS_CLIENT_CA needs BILEVEL_TLS_CERT and BILEVEL_TLS_KEY")
+        return self
+
+
+class ClientNetworkSettings(EnvironmentSettings):
+    """How clients of this process protect themselves and show who they are."""
+
+    ca: Path | None = Field(None, alias="BILEVEL_CA")
+    certificate: Path | None = Field(None, alias="BILEVEL_CLIENT_CERT")
+    key: Path | None = Field(None, alias="BILEVEL_CLIENT_KEY")
+    server_name: str | None = Field(None, alias="BILEVEL_SERVER_NAME")
+    token: SecretStr | None = Field(None, alias="BILEVEL_TOKEN")
+    token_file: Path | None = Field(None, alias="BILEVEL_TOKEN_FILE")
+    insecure: bool = Field(False, alias="BILEVEL_INSECURE")
+
+    @field_validator("token")
+    @classmethod
+    def _fits_a_header(cls, token: SecretStr | None) -> SecretStr | None:
+        return _printable(token)
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("BILEVEL_CLIENT_CERT must be set together with BILEVEL_CLIENT_KEY")
+        if self.ca is None and (self.certificate is not None or self.server_name is not None):
+            raise ValueError(
+                "BILEVEL_CA must be set for BILEVEL_CLIENT_CERT or BILEVEL_SERVER_NAME: there is no TLS without it"
+            )
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("BILEVEL_TOKEN must not be set beside BILEVEL_TOKEN_FILE")
+        return self
+
+
+def _printable(secret: SecretStr | None) -> SecretStr | None:
+    if secret is not None and not re.fullmatch(r"[!-~]+", secret.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces or line breaks; it is not shown here")
+    return secret
+
+
 def _is_web_address(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number
         return False
+
+
+def _violation(field: str, message: str) -> Violation:
+    """Of one variable; what concerns several has no field, and its sentence begins with the first one."""
+    sentence = _lower_first(message) if field else message.removeprefix("Value error, ")
+    if not field:
+        field, _, sentence = sentence.partition(" ")
+    return Violation(field, sentence)
 
 
 def _lower_first(sentence: str) -> str:

@@ -171,7 +171,8 @@ def remote_error(error: grpc.RpcError) -> RemoteError:
 
 
 _Context = grpc.aio.ServicerContext[Any, Any]
-_Handler = Callable[[Any, _Context], Any]
+Behaviour = Callable[[Any, _Context], Any]
+"""What answers a method: a coroutine function, or for streams an asynchronous generator function."""
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -189,17 +190,26 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler  # the method is unknown; grpc answers UNIMPLEMENTED itself
-        kind = "_".join(
-            "stream" if flag else "unary" for flag in (handler.request_streaming, handler.response_streaming)
-        )
-        make = getattr(grpc, f"{kind}_rpc_method_handler")
-        guarded = _guard(getattr(handler, kind), handler_call_details.method)
-        return cast(
-            "grpc.RpcMethodHandler[Any, Any]", make(guarded, handler.request_deserializer, handler.response_serializer)
-        )
+        return with_behaviour(handler, _guard(behaviour_of(handler), handler_call_details.method))
 
 
-def _guard(method: _Handler, name: str) -> _Handler:
+def behaviour_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Behaviour:
+    """The function that answers a method."""
+    return cast(Behaviour, getattr(handler, _kind(handler)))
+
+
+def with_behaviour(handler: grpc.RpcMethodHandler[Any, Any], behaviour: Behaviour) -> grpc.RpcMethodHandler[Any, Any]:
+    """The handler of the same method with another function that answers it."""
+    make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
+    made = make(behaviour, handler.request_deserializer, handler.response_serializer)
+    return cast("grpc.RpcMethodHandler[Any, Any]", made)
+
+
+def _kind(handler: grpc.RpcMethodHandler[Any, Any]) -> str:
+    return "_".join("stream" if flag else "unary" for flag in (handler.request_streaming, handler.response_streaming))
+
+
+def _guard(method: Behaviour, name: str) -> Behaviour:
     if inspect.isasyncgenfunction(method):
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clients.cli import demo, mechanisms, run, runs, serve
+from clients.cli import demo, mechanisms, run, runs, security, serve
 from clients.cli.execution import EXIT_CODES
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app.command(name="run", epilog=EXIT_CODES)(run.run)
 app.add_typer(runs.app)
 app.add_typer(mechanisms.app, name="mechanisms")
 app.add_typer(serve.app, name="serve")
+app.command(name="certs", epilog=EXIT_CODES)(security.certs)
+app.add_typer(security.tokens_app, name="tokens")
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def _app(task: Task) -> typer.Typer:
         insecure: Annotated[bool, typer.Option(help="Allow an address that other machines can reach.")] = False,
     ) -> None:
         if context.invoked_subcommand is None:
-            _politely(lambda: _serve(task, ServerSettings(listen, address_file, insecure=insecure)))
+            _politely(lambda: _serve(task, ServerSettings.secured(listen, address_file, insecure=insecure)))
 
     @app.command("try")
     def try_(
