@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import pwd
 import shutil
@@ -15,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-
-_PR_SET_PDEATHSIG = 1
 
 
 def binaries() -> Path | None:
@@ -40,15 +37,16 @@ class PostgresServer:
         self._binaries = found
         self.folder = Path(tempfile.mkdtemp(prefix="bilevel-pg-", dir="/tmp"))  # a socket's path must be short
         self._process: subprocess.Popen[bytes] | None = None
-        self._user: dict[str, object] = {}
+        # By setpriv and not by subprocess's own means, which run Python and gRPC's fork handlers in the child.
+        self._as_user = ["setpriv", "--pdeathsig", "QUIT"]
         if os.geteuid() == 0:
             account = _unprivileged()
-            self._user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+            self._as_user += [f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
             os.chown(self.folder, account.pw_uid, account.pw_gid)
         command = [found / "initdb", "-D", self.folder / "data", "-U", "bilevel", "-A", "trust", "-E", "UTF8"]
         subprocess.run(
-            [*command, "--no-sync", "--no-instructions"], check=True, capture_output=True, cwd="/", **self._user
-        )  # type: ignore[call-overload]
+            [*self._as_user, *command, "--no-sync", "--no-instructions"], check=True, capture_output=True, cwd="/"
+        )
         self.start()
 
     def start(self) -> None:
@@ -63,14 +61,12 @@ class PostgresServer:
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self.folder / "data", *options],
+                [*self._as_user, self._binaries / "postgres", "-D", self.folder / "data", *options],
                 stdout=log,
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
-                **self._user,
-            )  # type: ignore[call-overload]
+            )
         while True:
             try:
                 psycopg.connect(self._dsn("postgres"), connect_timeout=5).close()
@@ -121,7 +117,3 @@ def _unprivileged() -> pwd.struct_passwd:
         return pwd.getpwnam("postgres")
     except KeyError:
         return pwd.getpwnam("nobody")
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
