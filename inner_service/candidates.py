@@ -42,7 +42,21 @@ class Proposal(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    candidates: list[ProposedCandidate] = Field(min_length=1)
+    candidates: Sequence[ProposedCandidate] = Field(min_length=1)
+
+
+class CitingCandidate(ProposedCandidate):
+    """A candidate of a model that was shown lessons."""
+
+    lessons: Sequence[str] = Field(
+        default=(), description="ids of the shown lessons that it follows; empty when it follows none"
+    )
+
+
+class CitingProposal(Proposal):
+    """The model's answer to a proposer prompt with lessons."""
+
+    candidates: Sequence[CitingCandidate] = Field(min_length=1)
 
 
 def typed(search: Search, changes: Mapping[str, Any], hypothesis: str, origin: Origin, proposer: str = "") -> Candidate:

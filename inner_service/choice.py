@@ -33,6 +33,8 @@ class Option:
     changes: tuple[Change, ...] = ()
     fraction: float = 1.0
     """Share of the full budget to spend."""
+    cited: tuple[str, ...] = ()
+    """Lessons, by id, that the model named as its reasons."""
 
 
 def in_turns(options: Sequence[Option], turn: int) -> list[Option]:

@@ -33,6 +33,8 @@ def check_spec(spec: RunSpec) -> None:
     if len(spec.display_name) > 200:
         got = len(spec.display_name)
         wrong.append(Violation("spec.display_name", f"must have at most 200 characters; got {got}"))
+    if spec.compare_lessons and not spec.use_lessons:
+        wrong.append(Violation("spec.compare_lessons", "compares proposals with and without lessons: set use_lessons"))
     if wrong:
         raise InvalidArgument(wrong)
 

@@ -16,6 +16,7 @@ LOOP_FILES = (
     "acceptance.py",
     "mechanism_set.py",
     "search_state.py",
+    "lessons/relevance.py",
     "prompts/propose_system.j2",
     "prompts/propose.j2",
 )

@@ -240,6 +240,25 @@ def _(event: trace.LessonsShown, search: Search, at: datetime) -> Search:
 
 
 @_on.register
+def _(event: trace.LessonsCited, search: Search, at: datetime) -> Search:
+    trial = _trial(search, event.trial)
+    _need(set(event.lessons) <= set(trial.lessons), "only lessons that were in view are cited")
+    return _with_trial(search, event.trial, cited_lessons=event.lessons)
+
+
+@_on.register
+def _(event: trace.LessonsCompared, search: Search, at: datetime) -> Search:
+    _trial(search, event.trial)
+    return search
+
+
+@_on.register
+def _(event: trace.LessonsWritten, search: Search, at: datetime) -> Search:
+    _need(event.decided_trials == search.run.decided_trials, "lessons are drawn from the trials decided so far")
+    return replace(search, run=replace(search.run, lessons_after=event.decided_trials, update_time=at))
+
+
+@_on.register
 def _(event: trace.RunConfirmed, search: Search, at: datetime) -> Search:
     _need(search.run.state is RunState.CONFIRMING, "a run is confirmed while it is confirming")
     return replace(search, run=replace(search.run, confirmation=event.confirmation, update_time=at))

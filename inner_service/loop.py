@@ -12,6 +12,7 @@ import structlog
 
 from inner_service import acceptance, evaluation
 from inner_service.confirmation import fresh_seeds, split_of, summarise, verdict
+from inner_service.lessons.writer import LessonWriter, unwritten
 from inner_service.mechanism_set import MechanismSet
 from inner_service.proposer import NoCandidate, Proposer
 from inner_service.run import RunState, Search, Trial, TrialState, Values
@@ -54,6 +55,7 @@ class Loop:
         self.run_id = run_id
         self.mechanisms = mechanisms
         self.proposer = Proposer(run_id, store, task, model, mechanisms)
+        self._lessons = LessonWriter(run_id, store, model)
         self.pause_reason: str | None = None
         """Set to let :meth:`drive` pause after the current trial."""
         self._store = store
@@ -142,6 +144,8 @@ class Loop:
             await self._work_off(search)
         elif (failure := _baseline_failure(search)) is not None:
             await self._go(RunState.FAILED, failure)
+        elif unwritten(run) and (_spent(search) is not None or _checkpoint_due(search)):
+            await self._lessons.write()
         elif (reason := _spent(search)) is not None:
             confirms = run.spec.confirmation_seeds > 0 and run.best is not None
             await self._go(RunState.CONFIRMING if confirms else RunState.FINISHED, reason)

@@ -11,9 +11,20 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from inner_service import choice
-from inner_service.candidates import Proposal, ProposedCandidate, configuration, sentence, storable, typed
+from inner_service.candidates import (
+    CitingCandidate,
+    CitingProposal,
+    Proposal,
+    ProposedCandidate,
+    configuration,
+    sentence,
+    storable,
+    typed,
+)
 from inner_service.choice import Change, Option
-from inner_service.lessons import Lesson, relevant
+from inner_service.lessons.lesson import Lesson
+from inner_service.lessons.relevance import most_relevant
+from inner_service.lessons.writer import situation
 from inner_service.mechanism_set import MechanismSet
 from inner_service.obstruction import obstructor
 from inner_service.run import Search, Trial
@@ -22,6 +33,8 @@ from inner_service.store import Store
 from inner_service.tasks import Task
 from inner_service.trace import (
     Event,
+    LessonsCited,
+    LessonsCompared,
     LessonsShown,
     ModelCalled,
     ProposalFailed,
@@ -107,7 +120,8 @@ class Proposer:
         await self._ask_model(round_)
         if not round_.own and not round_.model:
             raise await self._failed(round_)
-        return await self._record(round_, await self._choose(round_))
+        without = await self._without_lessons(round_) if search.run.spec.compare_lessons else None
+        return await self._record(round_, await self._choose(round_), without)
 
     async def from_client(self, changes: dict[str, object], hypothesis: str) -> list[Trial]:
         """The client's own candidate as a trial. Raises InvalidConfiguration; fields are parameter names."""
@@ -126,8 +140,7 @@ class Proposer:
     async def _lessons(self, search: Search) -> tuple[Lesson, ...]:
         if not search.run.spec.use_lessons:
             return ()
-        found = [lesson for _, lesson in await self._store.lessons.list(search.run.task.name)]
-        return relevant(found, search.run.task.hardware)
+        return most_relevant(await self._store.lessons.of_task(search.run.task.name), situation(search))
 
     async def _ask_model(self, round_: _Round) -> None:
         """Fill ``round_.model``: ask, and ask again while places are empty and candidates were refused."""
@@ -143,11 +156,26 @@ class Proposer:
             if len(round_.model) + len(round_.own) >= round_.count:
                 return
 
+    async def _without_lessons(self, round_: _Round) -> Candidate | None:
+        """What the model wants first when no lesson is in view; None where that cannot be compared."""
+        if not round_.lessons or round_.first_choice is None:
+            return None
+        asked = round_.count + (CHOICE if self._mechanisms.implementing(Hook.RANK) else 0)
+        answer = await self._call(round_, Briefing(round_.texts, (), asked))
+        if answer is None:
+            return None
+        proposed = answer.value.candidates[0]
+        try:
+            return typed(round_.search, proposed.values(), proposed.hypothesis, Origin.MODEL)
+        except InvalidConfiguration:
+            return None
+
     async def _call(self, round_: _Round, briefing: Briefing) -> Answer[Proposal] | None:
         """One recorded call of the model; None when it gave no usable answer."""
         messages = proposer_prompt(round_.search, briefing)
+        answer: Answer[Proposal]
         try:
-            answer = await ask(self._model, "propose", messages, Proposal)
+            answer = await ask(self._model, "propose", messages, CitingProposal if briefing.lessons else Proposal)
         except ModelError as error:
             called = ModelCalled(
                 "propose", self._model.name, error.usage, timedelta(), error.messages or messages, error=str(error)
@@ -180,9 +208,13 @@ class Proposer:
             await self._reject(round_, refused, sentence(error.violations))
             return
         round_.first_choice = round_.first_choice or candidate
-        await self._consider(round_, candidate, round_.model)
+        named = proposed.lessons if isinstance(proposed, CitingCandidate) else ()
+        cited = tuple(lesson.id for lesson in round_.lessons if lesson.id in named)
+        await self._consider(round_, candidate, round_.model, cited)
 
-    async def _consider(self, round_: _Round, candidate: Candidate, pool: list[Option]) -> None:
+    async def _consider(
+        self, round_: _Round, candidate: Candidate, pool: list[Option], cited: tuple[str, ...] = ()
+    ) -> None:
         """Revise a typed candidate, let it be vetoed and validated, and put it into ``pool`` if it may run."""
         text, changes = described(round_.search, candidate), list[Change]()
         for name, revised in await self._mechanisms.revise(round_.view, candidate):
@@ -200,7 +232,7 @@ class Proposer:
         if violations:
             await self._reject(round_, candidate, sentence(violations), changes=changes)
             return
-        pool.append(Option(candidate, text, tuple(changes)))
+        pool.append(Option(candidate, text, tuple(changes), cited=cited))
 
     async def _reject(
         self,
@@ -251,17 +283,20 @@ class Proposer:
         after = f"spend {fraction:.1%} of it"
         return fraction, [Change(name, Hook.BUDGET, "spend the full budget", after) for name in changed]
 
-    async def _record(self, round_: _Round, options: Sequence[Option]) -> list[Trial]:
-        """Commit the chosen options as trials."""
-        shown = tuple(lesson.id for lesson in round_.lessons)
+    async def _record(
+        self, round_: _Round, options: Sequence[Option], without_lessons: Candidate | None
+    ) -> list[Trial]:
+        """Commit the chosen options as trials, each with the lessons that the model had in view."""
 
         def proposed(search: Search) -> list[Event]:
             events: list[Event] = []
-            for number, option in enumerate(options, start=len(search.trials)):
+            first = len(search.trials)
+            for number, option in enumerate(options, start=first):
                 events.append(TrialProposed(_trial(round_.search, option.candidate, number, option.fraction)))
                 events += [change.event(number) for change in option.changes]
-                if shown:
-                    events.append(LessonsShown(number, shown))
+                events += _lessons_of(round_, option, number)
+            if without_lessons is not None and round_.first_choice is not None:
+                events.append(_compared(round_.search, first, without_lessons, round_.first_choice))
             return events
 
         commit = await self._store.commit(self._run_id, proposed)
@@ -287,6 +322,20 @@ class Proposer:
             await self._mechanisms.suspend(*blamed)
         hint = error.hint if error is not None else ""
         return NoCandidate(error.message if error is not None else reason, hint=hint, fatal=error is not None)
+
+
+def _lessons_of(round_: _Round, option: Option, number: int) -> list[Event]:
+    """What lessons had to do with a trial; those that mechanisms propose have seen none."""
+    if option.candidate.origin is not Origin.MODEL or not round_.lessons:
+        return []
+    ids, statements = zip(*((lesson.id, lesson.statement) for lesson in round_.lessons), strict=True)
+    cited = [LessonsCited(number, option.cited)] if option.cited else []
+    return [LessonsShown(number, ids, statements), *cited]
+
+
+def _compared(search: Search, number: int, without: Candidate, with_lessons: Candidate) -> LessonsCompared:
+    differs = dict(without.changes) != dict(with_lessons.changes)
+    return LessonsCompared(number, described(search, without), described(search, with_lessons), differs)
 
 
 def _trial(search: Search, candidate: Candidate, number: int, fraction: float = 1.0) -> Trial:

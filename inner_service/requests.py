@@ -7,7 +7,6 @@ from datetime import timedelta
 from bilevel.v1 import inner_pb2, trace_pb2
 
 from inner_service.control import ConfigChange
-from inner_service.lessons import MAX_STATEMENT
 from inner_service.run import RunSpec, Values
 from inner_service.trace import FreezeReason
 from service_kit.errors import InvalidArgument
@@ -34,6 +33,7 @@ def spec_from_proto(message: trace_pb2.RunSpec) -> RunSpec:
         labels=dict(message.labels),
         max_duration=timedelta(seconds=duration_from_proto(message.max_duration)) if limited else None,
         max_tokens=message.max_tokens,
+        compare_lessons=message.compare_lessons,
     )
 
 
@@ -71,17 +71,3 @@ def heartbeat_from_proto(request: inner_pb2.WatchTraceRequest) -> float:
     if not 0.1 <= seconds <= 3600:
         raise InvalidArgument.of("heartbeat", f"must be from 0.1 s to 3600 s; got {seconds:g} s")
     return seconds
-
-
-def check_lesson(request: inner_pb2.CreateLessonRequest) -> trace_pb2.Lesson:
-    """The lesson to write. Raises :class:`InvalidArgument`."""
-    lesson, length = request.lesson, len(request.lesson.statement)
-    if not lesson.statement.strip() or length > MAX_STATEMENT:
-        raise InvalidArgument.of("lesson.statement", f"must have 1 to {MAX_STATEMENT} characters; got {length}")
-    if not lesson.task or len(lesson.task) > 255:
-        raise InvalidArgument.of("lesson.task", "must name the task that it was learnt on, in at most 255 characters")
-    if len(lesson.hardware) > 255:
-        raise InvalidArgument.of("lesson.hardware", "must have at most 255 characters")
-    if len(request.request_id) > 64:
-        raise InvalidArgument.of("request_id", f"must have at most 64 characters; got {len(request.request_id)}")
-    return lesson

@@ -66,6 +66,7 @@ class RunSpec:
     labels: dict[str, str] = field(default_factory=dict)
     max_duration: timedelta | None = None
     max_tokens: int = 0
+    compare_lessons: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class Trial:
     changed_by: tuple[str, ...] = ()
     lessons: tuple[str, ...] = ()
     """Lessons, by id, that the proposer had in view."""
+    cited_lessons: tuple[str, ...] = ()
+    """Those of them that the proposal named as its reasons."""
 
     @property
     def measured(self) -> bool:
@@ -168,6 +171,8 @@ class Run:
     """Trials that were decided at the last checkpoint."""
     failed_proposals: int = 0
     """In a row."""
+    lessons_after: int = 0
+    """Trials that were decided when lessons were last drawn from the trace."""
     search_config: SearchConfig = SearchConfig()
     usage: Usage = field(default_factory=Usage)
     model: str = ""

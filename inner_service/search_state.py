@@ -11,12 +11,12 @@ from typing import Any
 
 import jinja2
 
-from inner_service.lessons import Lesson
+from inner_service.lessons.lesson import Lesson
 from inner_service.run import Search, Trial, TrialState
 from mechanisms.fence import fenced
 from mechanisms.interface import Candidate
 from service_kit.llm.failures import Message
-from service_kit.parameters import Kind, Parameter, Value, brief, configuration_to_json, value_to_json
+from service_kit.parameters import configuration_to_json, value_to_json
 
 PROMPTS = Path(__file__).with_name("prompts")
 
@@ -77,6 +77,7 @@ def search_state(search: Search, briefing: Briefing) -> dict[str, Any]:
             }
             for mechanism in search.mechanisms
         ],
+        **({"lessons": [_lesson(lesson) for lesson in briefing.lessons]} if briefing.lessons else {}),
         "trials_left": run.trials_left,
         "count": briefing.count,
         "refused": [
@@ -94,16 +95,14 @@ def proposer_prompt(search: Search, briefing: Briefing) -> tuple[Message, ...]:
     values = {"search": search, "run": search.run, "task": search.run.task, "briefing": briefing}
     state = json.dumps(search_state(search, briefing), ensure_ascii=False, separators=(",", ":"))
     return (
-        Message("system", _template("propose_system.j2").render(values)),
-        Message("user", _template("propose.j2").render(values, state=state, fenced=fenced, sources=_sources(search))),
+        Message("system", render("propose_system.j2", values)),
+        Message("user", render("propose.j2", {**values, "state": state})),
     )
 
 
-def _sources(search: Search) -> list[tuple[Parameter, Value]]:
-    """The incumbent's source texts: readable here, where the search state has them as JSON."""
-    base = search.incumbent.configuration if search.incumbent is not None else search.start
-    active = set(search.run.active)
-    return [(p, base[p.name]) for p in search.run.task.space.parameters if p.kind is Kind.SOURCE and p.name in active]
+def render(name: str, values: Mapping[str, Any]) -> str:
+    """A prompt of this service; :func:`fenced` is at hand in it for what others wrote."""
+    return _template(name).render(values, fenced=fenced)
 
 
 def described(search: Search, candidate: Candidate) -> str:
@@ -127,6 +126,17 @@ def _trial(trial: Trial) -> dict[str, Any]:
     return {**data, "rejected": trial.state is TrialState.REJECTED}
 
 
+def _lesson(lesson: Lesson) -> dict[str, Any]:
+    return {
+        "id": lesson.id,
+        "statement": lesson.statement,
+        "kind": lesson.kind.value,
+        "failure": lesson.failure.value if lesson.failure is not None else None,
+        "hardware": lesson.hardware,
+        "evidence_trials": len(lesson.evidence),
+    }
+
+
 def _json(value: Any) -> Any:
     return value_to_json(value) if isinstance(value, tuple) else value
 
@@ -135,8 +145,6 @@ def _show(value: Any) -> str:
     """A value for people: six digits say enough."""
     if isinstance(value, tuple | list):
         return f"[{', '.join(_show(element) for element in value)}]"
-    if isinstance(value, str) and "\n" in value:
-        return brief(value)
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 

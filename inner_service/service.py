@@ -12,6 +12,7 @@ from bilevel.v1 import inner_pb2 as pb
 
 from inner_service import description, names, requests
 from inner_service.installation import Refused
+from inner_service.lessons.requests import lesson_from_proto
 from inner_service.mechanism import GateReport
 from inner_service.run import Trial
 from inner_service.runs import Runs
@@ -31,8 +32,7 @@ from inner_service.translate import (
 )
 from mechanisms import reference
 from mechanisms.interface import Hook
-from service_kit.errors import Draining, InvalidArgument, NotFound, ServiceError
-from service_kit.server import RECONNECT_SECONDS
+from service_kit.errors import InvalidArgument, NotFound, ServiceError
 from service_kit.translate import configuration_from_proto
 
 NAME = "bilevel.v1.InnerLoopService"
@@ -159,10 +159,6 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
                 yield pb.WatchTraceResponse(event=entry_to_proto(item))
             else:
                 yield pb.WatchTraceResponse(heartbeat=pb.Heartbeat(last_sequence=item.sequence))
-            after = item.sequence
-        run = (await self._store.search(run_id)).run
-        if not run.state.terminal or after < run.last_sequence:
-            raise Draining(f"the trace of {run.name}", RECONNECT_SECONDS)
 
     async def UpdateSearchConfig(  # noqa: N802
         self, request: pb.UpdateSearchConfigRequest, context: _Context
@@ -237,13 +233,15 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
         more = names.page_token(found[size - 1][0]) if len(found) > size else ""
         return pb.ListLessonsResponse(lessons=[lesson_to_proto(x) for _, x in found[:size]], next_page_token=more)
 
+    async def GetLesson(self, request: pb.GetLessonRequest, context: _Context) -> pb.GetLessonResponse:  # noqa: N802
+        lesson = await self._store.lessons.get(names.lesson_id(request.name, "name"))
+        return pb.GetLessonResponse(lesson=lesson_to_proto(lesson))
+
     async def CreateLesson(  # noqa: N802
         self, request: pb.CreateLessonRequest, context: _Context
     ) -> pb.CreateLessonResponse:
-        wanted = requests.check_lesson(request)
-        lesson = await self._store.lessons.create(
-            wanted.statement, wanted.task, wanted.hardware, wanted.evidence, request.request_id
-        )
+        wanted = await lesson_from_proto(request, self._store.has_trial)
+        lesson = await self._store.lessons.create(wanted, request.request_id)
         return pb.CreateLessonResponse(lesson=lesson_to_proto(lesson))
 
     async def DeleteLesson(  # noqa: N802

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inner_service import trace
 from inner_service.fold import apply
-from inner_service.lesson_store import LessonStore
+from inner_service.lessons.store import LessonStore
 from inner_service.mechanism import Mechanism
 from inner_service.run import Run, RunState, Search, Trial
 from inner_service.tables import SCHEMA, mechanisms, runs, trials
@@ -145,6 +145,11 @@ class Store:
             await self.search(run_id)
         return [_TRIAL.validate_python(row.document) for row in rows]
 
+    async def has_trial(self, run_id: str, number: int) -> bool:
+        """Whether there is such a trial."""
+        query = select(trials.c.number).where(trials.c.run == run_id, trials.c.number == number)
+        return bool(await self._database.fetch(query))
+
     async def runs_in(self, *states: RunState) -> list[str]:
         """Ids of the runs in one of ``states``, oldest first."""
         query = select(runs.c.id).where(runs.c.state.in_([state.value for state in states])).order_by(runs.c.number)
@@ -218,10 +223,19 @@ class Store:
             }
             await connection.execute(insert(mechanisms), row)
         for event in events:
-            if isinstance(event, trace.LessonsShown):
-                await self.lessons.count(connection, event.lessons, shown=1)
-            elif isinstance(event, trace.TrialDecided) and event.kept:
-                await self.lessons.count(connection, after.trials[event.number].lessons, helped=1)
+            match event:
+                case trace.LessonsShown():
+                    await self.lessons.count(connection, event.lessons, "times_shown")
+                case trace.LessonsCited():
+                    await self.lessons.count(connection, event.lessons, "times_cited")
+                case trace.TrialDecided(kept=True):
+                    await self.lessons.count(connection, after.trials[event.number].lessons, "times_helped")
+                    await self.lessons.count(connection, after.trials[event.number].cited_lessons, "times_cited_kept")
+                case trace.LessonsWritten():
+                    await self.lessons.write(connection, event.written)
+                    for merged in event.merged:
+                        await self.lessons.support(connection, merged.lesson, merged.evidence, after.run.update_time)
+                    await self.lessons.forget(connection, event.pruned)
 
 
 def stream_of(run_id: str) -> str:

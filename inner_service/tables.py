@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import JSON, Column, ForeignKey, Integer, MetaData, String, Table
+from sqlalchemy import JSON, Boolean, Column, ForeignKey, Integer, MetaData, String, Table
 
 from service_kit import eventlog
 from service_kit.database import Moment
@@ -54,8 +54,17 @@ lessons = Table(
     Column("hardware", String(255), nullable=False),
     Column("evidence", JSON, nullable=False),
     Column("create_time", Moment, nullable=False),
+    Column("update_time", Moment, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("failure", String(16), nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("author", String(255), nullable=False),
+    Column("scripted", Boolean, nullable=False),
+    Column("imported", Boolean, nullable=False),
     Column("times_shown", Integer, nullable=False, default=0),
     Column("times_helped", Integer, nullable=False, default=0),
+    Column("times_cited", Integer, nullable=False, default=0),
+    Column("times_cited_kept", Integer, nullable=False, default=0),
 )
 SCHEMA = Schema("inner", Path(__file__).with_name("versions"), (eventlog.metadata, metadata))
 """All tables of the service's database, and the revisions that lead to them."""

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
 
+from inner_service.lessons.lesson import Lesson
 from inner_service.mechanism import GateReport, HookEffect, Mechanism, MechanismEffect
 from inner_service.run import Confirmation, RunSpec, RunState, SearchConfig, Trial
 from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescription, TaskFault
@@ -193,10 +194,11 @@ class RunConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class LessonsShown:
-    """Lessons, by id, were shown to the proposer of ``trial``."""
+    """Lessons, by id, were shown to the proposer of ``trial``; ``statements`` says in the same order what they said."""
 
     trial: int
     lessons: tuple[str, ...]
+    statements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,52 @@ class TaskChanged:
     compatible: bool
 
 
+@dataclass(frozen=True, slots=True)
+class LessonMerged:
+    """A lesson that was known already, by id, and the trials that were added to its evidence."""
+
+    lesson: str
+    statement: str
+    evidence: tuple[str, ...]
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class LessonRefused:
+    statement: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LessonsWritten:
+    """Lessons were drawn from the trace; ``error`` says why there are none. ``pruned`` are ids."""
+
+    decided_trials: int
+    written: tuple[Lesson, ...] = ()
+    merged: tuple[LessonMerged, ...] = ()
+    refused: tuple[LessonRefused, ...] = ()
+    pruned: tuple[str, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LessonsCited:
+    """The proposal of ``trial`` named lessons, by id, as its reasons."""
+
+    trial: int
+    lessons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LessonsCompared:
+    """What the model wanted first for ``trial`` without lessons and with them; both texts are for people."""
+
+    trial: int
+    without_lessons: str
+    with_lessons: str
+    differs: bool
+
+
 Event: TypeAlias = (
     RunCreated
     | RunStateChanged
@@ -257,6 +305,9 @@ Event: TypeAlias = (
     | MechanismReplayed
     | TaskMisbehaved
     | TaskChanged
+    | LessonsWritten
+    | LessonsCited
+    | LessonsCompared
 )
 
 KINDS: dict[str, type[Event]] = {re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls for cls in Event.__args__}

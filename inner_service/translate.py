@@ -15,13 +15,13 @@ from bilevel.v1 import trace_pb2
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from inner_service.lessons import Lesson
+from inner_service.lessons.lesson import Lesson
 from inner_service.mechanism import GateReport, Mechanism
 from inner_service.run import Confirmation, Run, SearchConfig, Trial
 from inner_service.store import Entry
 from inner_service.task import TaskDescription
 from inner_service.task_messages import description_to_proto
-from inner_service.trace import LessonsShown, TrialProposed, kind_of
+from inner_service.trace import TrialProposed, kind_of
 from service_kit.llm.usage import Usage
 from service_kit.translate import configuration_to_proto, duration_to_proto, timestamp_to_proto, usage_to_proto
 
@@ -69,11 +69,7 @@ def entry_to_proto(entry: Entry) -> trace_pb2.TraceEvent:
     kind = kind_of(entry.event)
     body = getattr(message, kind)
     body.SetInParent()  # an event without fields is an event all the same
-    if isinstance(entry.event, LessonsShown):
-        body.trial = entry.event.trial
-        body.lessons.extend(f"lessons/{lesson}" for lesson in entry.event.lessons)
-    else:
-        _fill(body, entry.event, entry.run)
+    _fill(body, entry.event, entry.run)
     if isinstance(entry.event, TrialProposed):
         body.trial.create_time.CopyFrom(message.time)
     return message
@@ -84,6 +80,8 @@ def _confirmation_to_proto(run_id: str, confirmation: Confirmation) -> trace_pb2
     return _fill(message, confirmation, run_id, leave={"trial"})
 
 
+_LESSON_IDS = frozenset({"lesson", "lessons", "cited_lessons", "pruned"})
+"""Fields that hold ids of lessons here and their resource names on the wire."""
 _SPECIAL: dict[type, Callable[[str, Any], Message]] = {
     datetime: lambda _, moment: timestamp_to_proto(moment),
     timedelta: lambda _, span: duration_to_proto(span.total_seconds()),
@@ -123,7 +121,7 @@ def _element(field: Any, value: Any, run_id: str) -> Any:
         prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
         return field.enum_type.values_by_name[prefix + cast(Enum, value).name].number
     if field.message_type is None:
-        return value
+        return f"lessons/{value}" if field.name in _LESSON_IDS else value
     special = _SPECIAL.get(type(value))
     if special is not None:
         return special(run_id, value)

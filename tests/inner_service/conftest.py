@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,7 +24,6 @@ from inner_service.tasks import Tasks
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Direction, Kind, Objective, Parameter, ParameterSpace
-from service_kit.processes import ProcessGroup, spawn
 from service_kit.server import ServerSettings, serving
 from service_kit.settings import ModelSettings
 from service_kit.status import remote_error
@@ -159,6 +157,9 @@ class ModelEndpoint:
 
     def __init__(self) -> None:
         self.answer: Callable[[dict[str, Any]], Answer | str | web.Response] = towards_the_optimum
+        self.lessons: Callable[[dict[str, Any]], list[dict[str, Any]] | str | web.Response] = lambda _: []
+        """What it writes when it is asked for lessons; its prompts are kept apart, in ``lesson_prompts``."""
+        self.lesson_prompts: list[list[dict[str, str]]] = []
         self.states: list[dict[str, Any]] = []
         self.prompts: list[list[dict[str, str]]] = []
         self.name = "test-model"
@@ -169,14 +170,10 @@ class ModelEndpoint:
     async def complete(self, request: web.Request) -> web.Response:
         body = await request.json()
         await self.gate.wait()
-        self.prompts.append(body["messages"])
-        found = re.search(r"```json search-state\n(.*?)\n```", body["messages"][-1]["content"], re.DOTALL)
-        if found is not None:
-            self.states.append(json.loads(found[1]))
-        answer = self.answer(self.states[-1])
+        answer = self._answer(request.headers["X-Bilevel-Purpose"], body["messages"])
         if isinstance(answer, web.Response):
             return answer
-        text = answer if isinstance(answer, str) else json.dumps({"candidates": [_candidate(*one) for one in answer]})
+        text = answer if isinstance(answer, str) else json.dumps(answer)
         message = {"role": "assistant", "content": text}
         return web.json_response(
             {
@@ -188,6 +185,18 @@ class ModelEndpoint:
                 "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
             }
         )
+
+    def _answer(self, purpose: str, messages: list[dict[str, str]]) -> dict[str, Any] | str | web.Response:
+        found = re.search(r"```json search-state\n(.*?)\n```", messages[-1]["content"], re.DOTALL)
+        state = json.loads(found[1]) if found is not None else self.states[-1]
+        if purpose == "lessons":
+            self.lesson_prompts.append(messages)
+            written = self.lessons(state)
+            return {"lessons": written} if isinstance(written, list) else written
+        self.prompts.append(messages)
+        self.states.append(state)
+        answer = self.answer(state)
+        return {"candidates": [_candidate(*one) for one in answer]} if isinstance(answer, list) else answer
 
 
 def _candidate(changes: Change, hypothesis: str) -> dict[str, Any]:
@@ -386,41 +395,3 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
 async def inner(serve_inner: Serve) -> AsyncIterator[Inner]:
     async with serve_inner() as inner:
         yield inner
-
-
-class Process:
-    """The inner service as its own process; every start after the first is at the same address."""
-
-    def __init__(self, folder: Path, task: str, model: str) -> None:
-        self.folder, self.task, self.model = folder, task, model
-        self.group: ProcessGroup | None = None
-        self.address = "127.0.0.1:0"
-        self.channel: Any = None
-
-    async def start(self) -> inner_pb2_grpc.InnerLoopServiceStub:
-        address = self.folder / "address"
-        address.unlink(missing_ok=True)
-        options = ["--listen", self.address, "--address-file", str(address), "--task", f"quadratic={self.task}"]
-        options += ["--database", f"sqlite:///{self.folder / 'inner.db'}"]
-        environment = {"OPENAI_BASE_URL": self.model, "BILEVEL_MODEL": "test-model", "PATH": "/usr/bin:/bin"}
-        self.group = await spawn([sys.executable, "-m", "inner_service", *options], env=environment)
-        ended = asyncio.create_task(self.group.wait())
-        while not address.exists():
-            assert not ended.done(), "the service ended while it started"
-            await asyncio.wait({ended}, timeout=0.02)
-        ended.cancel()
-        self.address = address.read_text().strip()
-        self.channel = grpc.aio.insecure_channel(self.address)
-        return inner_pb2_grpc.InnerLoopServiceStub(self.channel)
-
-    async def kill(self) -> None:
-        assert self.group is not None
-        await self.group.kill()
-        await self.channel.close()
-
-
-@pytest.fixture
-async def process(tmp_path: Path, served, endpoint) -> Any:
-    process = Process(tmp_path, served.address, endpoint.url)
-    yield process
-    await process.kill()

@@ -186,28 +186,6 @@ async def test_the_search_describes_itself(inner, endpoint) -> None:
     assert sent[1].startswith(shown[1]), "only the schema of the answer is added"
 
 
-async def test_lessons_are_kept_shown_counted_and_forgotten(inner, endpoint) -> None:
-    async def create(statement: str, task: str = "quadratic", request_id: str = "") -> trace_pb2.Lesson:
-        lesson = trace_pb2.Lesson(statement=statement, task=task, evidence=["runs/a/trials/1"])
-        return (await inner.stub.CreateLesson(pb.CreateLessonRequest(lesson=lesson, request_id=request_id))).lesson
-
-    lesson = await create("Halving x helps.", request_id="one")
-    assert (await create("Halving x helps.", request_id="one")).name == lesson.name
-    other = await create("Irrelevant.", task="other")
-    await inner.driven(max_trials=1)
-    assert "Halving x helps." not in endpoint.prompts[-1][-1]["content"]
-    _, events = await inner.driven(max_trials=2, use_lessons=True)
-    assert "Halving x helps." in endpoint.prompts[-1][-1]["content"]
-    assert "Irrelevant." not in endpoint.prompts[-1][-1]["content"]
-    assert [list(shown.lessons) for shown in inner.of(events, "lessons_shown")] == [[lesson.name]] * 2
-    [kept] = (await inner.stub.ListLessons(pb.ListLessonsRequest(task="quadratic"))).lessons
-    assert (kept.times_shown, kept.times_helped, list(kept.evidence)) == (2, 2, ["runs/a/trials/1"])
-    await inner.stub.DeleteLesson(pb.DeleteLessonRequest(name=lesson.name))
-    page = await inner.stub.ListLessons(pb.ListLessonsRequest(page_size=1))
-    assert [one.name for one in page.lessons] == [other.name]
-    assert (await inner.refusal(inner.stub.DeleteLesson(pb.DeleteLessonRequest(name=lesson.name)))).code == "NOT_FOUND"
-
-
 async def test_every_rpc_of_the_contract_is_served(inner) -> None:
     service = pb.DESCRIPTOR.services_by_name["InnerLoopService"]
     for method in service.methods:

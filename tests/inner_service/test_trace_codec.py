@@ -10,6 +10,7 @@ from bilevel.v1 import trace_pb2
 
 from inner_service import trace
 from inner_service.fold import apply
+from inner_service.lessons.lesson import FailureClass, Lesson, LessonKind
 from inner_service.mechanism import GateFinding, GateReport, HookEffect, Mechanism, MechanismEffect
 from inner_service.run import Confirmation, RunSpec, RunState, SearchConfig, Trial
 from inner_service.store import Entry
@@ -35,7 +36,7 @@ TASK = TaskDescription(
     (SourceFile("a.py", "x = 1"),), True, True, {"corpus": "abc"}, "cpu",
 )  # fmt: skip
 VALUES: Any = {"x": 0.25, "i": 3, "flag": True, "word": "SSSL", "pair": (0.5, 0.9)}
-SPEC = RunSpec("t", 7, 1, 2, 2, VALUES, True, 3, "name", {"group": "A"}, SECOND, 1000)
+SPEC = RunSpec("t", 7, 1, 2, 2, VALUES, True, 3, "name", {"group": "A"}, SECOND, 1000, True)
 TRIAL = Trial(0, VALUES, VALUES, "why", Origin.MECHANISM, "m", incumbent_metric=0.5)
 EFFECT = HookEffect(Hook.VETO, 5, 2, SECOND)
 REPORT = GateReport(
@@ -47,6 +48,10 @@ MECHANISM = Mechanism(
     sandbox_layers=("seccomp",), installed_after_trial=3, state_reason="why", install_time=NOW,
 )  # fmt: skip
 CONFIG = SearchConfig(("x",), "explore", "look", 4)
+LESSON = Lesson(
+    "ab", "x helps", "t", "cpu", ("runs/r/trials/1",), NOW, NOW, LessonKind.IDEA, FailureClass.FUNDAMENTAL, ("x",),
+    "gpt", True, True, 1, 2, 3, 4,
+)  # fmt: skip
 CONFIRMATION = Confirmation((1, 2), (0.5, 0.6), (0.4, 0.5), Split.HELD_OUT, 0.1, 0.05, 0.15, 0.2, 3)
 EXAMPLES: list[trace.Event] = [
     trace.RunCreated(SPEC, TASK),
@@ -72,13 +77,23 @@ EXAMPLES: list[trace.Event] = [
     ),
     trace.CheckpointReached(5),
     trace.RunConfirmed(CONFIRMATION),
-    trace.LessonsShown(3, ("a", "b")),
+    trace.LessonsShown(3, ("a", "b"), ("this", "that")),
     trace.Remarked("me", "text"),
     trace.MechanismReplayed("m", 3, True),
     trace.TaskMisbehaved(3, TaskFault.SECOND_RESULT, "what", "do"),
     trace.TaskChanged(("capacity is 2, was 4",), True),
+    trace.LessonsWritten(
+        4,
+        (LESSON,),
+        (trace.LessonMerged("b", "y", ("runs/r/trials/2",), 0.75),),
+        (trace.LessonRefused("z", "why"),),
+        ("c",),
+        "error",
+    ),
+    trace.LessonsCited(3, ("a",)),
+    trace.LessonsCompared(3, "this", "that", True),
 ]
-ONLY_HERE = {"observed", "state_hash", "lessons"}
+ONLY_HERE = {"observed", "state_hash"}
 """Fields that the log keeps for itself."""
 
 

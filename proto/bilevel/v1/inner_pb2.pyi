@@ -1312,6 +1312,52 @@ class ListLessonsResponse(_message.Message):
 Global___ListLessonsResponse: _TypeAlias = ListLessonsResponse  # noqa: Y015
 
 @_typing.final
+class GetLessonRequest(_message.Message):
+    """Asks for one lesson."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Resource name: lessons/{lesson}."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLessonRequest: _TypeAlias = GetLessonRequest  # noqa: Y015
+
+@_typing.final
+class GetLessonResponse(_message.Message):
+    """One lesson."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LESSON_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lesson(self) -> _trace_pb2.Lesson:
+        """The lesson."""
+
+    def __init__(
+        self,
+        *,
+        lesson: _trace_pb2.Lesson | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lesson", b"lesson"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lesson", b"lesson"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLessonResponse: _TypeAlias = GetLessonResponse  # noqa: Y015
+
+@_typing.final
 class CreateLessonRequest(_message.Message):
     """Writes a lesson."""
 
@@ -1319,21 +1365,25 @@ class CreateLessonRequest(_message.Message):
 
     LESSON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Makes creation idempotent. Up to 64 characters."""
+    imported: _builtins.bool
+    """Takes evidence that names trials of another service: it is kept and not checked, and the lesson is marked as imported."""
     @_builtins.property
     def lesson(self) -> _trace_pb2.Lesson:
-        """The lesson; its name and counters are ignored."""
+        """The lesson; its name, times and counters are ignored."""
 
     def __init__(
         self,
         *,
         lesson: _trace_pb2.Lesson | None = ...,
         request_id: _builtins.str = ...,
+        imported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lesson", b"lesson"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lesson", b"lesson", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["imported", b"imported", "lesson", b"lesson", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

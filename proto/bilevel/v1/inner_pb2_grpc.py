@@ -145,6 +145,11 @@ class InnerLoopServiceStub:
                 request_serializer=bilevel_dot_v1_dot_inner__pb2.ListLessonsRequest.SerializeToString,
                 response_deserializer=bilevel_dot_v1_dot_inner__pb2.ListLessonsResponse.FromString,
                 _registered_method=True)
+        self.GetLesson = channel.unary_unary(
+                '/bilevel.v1.InnerLoopService/GetLesson',
+                request_serializer=bilevel_dot_v1_dot_inner__pb2.GetLessonRequest.SerializeToString,
+                response_deserializer=bilevel_dot_v1_dot_inner__pb2.GetLessonResponse.FromString,
+                _registered_method=True)
         self.CreateLesson = channel.unary_unary(
                 '/bilevel.v1.InnerLoopService/CreateLesson',
                 request_serializer=bilevel_dot_v1_dot_inner__pb2.CreateLessonRequest.SerializeToString,
@@ -317,8 +322,15 @@ class InnerLoopServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLesson(self, request, context):
+        """One lesson.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateLesson(self, request, context):
-        """Writes a lesson.
+        """Writes a lesson. One that repeats another adds its evidence to that one, which is the answer then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -443,6 +455,11 @@ def add_InnerLoopServiceServicer_to_server(servicer, server):
                     servicer.ListLessons,
                     request_deserializer=bilevel_dot_v1_dot_inner__pb2.ListLessonsRequest.FromString,
                     response_serializer=bilevel_dot_v1_dot_inner__pb2.ListLessonsResponse.SerializeToString,
+            ),
+            'GetLesson': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLesson,
+                    request_deserializer=bilevel_dot_v1_dot_inner__pb2.GetLessonRequest.FromString,
+                    response_serializer=bilevel_dot_v1_dot_inner__pb2.GetLessonResponse.SerializeToString,
             ),
             'CreateLesson': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateLesson,
@@ -1050,6 +1067,33 @@ class InnerLoopService:
             '/bilevel.v1.InnerLoopService/ListLessons',
             bilevel_dot_v1_dot_inner__pb2.ListLessonsRequest.SerializeToString,
             bilevel_dot_v1_dot_inner__pb2.ListLessonsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLesson(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bilevel.v1.InnerLoopService/GetLesson',
+            bilevel_dot_v1_dot_inner__pb2.GetLessonRequest.SerializeToString,
+            bilevel_dot_v1_dot_inner__pb2.GetLessonResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,8 +81,10 @@ class InnerLoopServiceStub:
     """Leaves a remark on the trace, for example what the outer loop is doing."""
     ListLessons: _grpc.UnaryUnaryMultiCallable[_inner_pb2.ListLessonsRequest, _inner_pb2.ListLessonsResponse]
     """Lessons, newest first."""
+    GetLesson: _grpc.UnaryUnaryMultiCallable[_inner_pb2.GetLessonRequest, _inner_pb2.GetLessonResponse]
+    """One lesson."""
     CreateLesson: _grpc.UnaryUnaryMultiCallable[_inner_pb2.CreateLessonRequest, _inner_pb2.CreateLessonResponse]
-    """Writes a lesson."""
+    """Writes a lesson. One that repeats another adds its evidence to that one, which is the answer then."""
     DeleteLesson: _grpc.UnaryUnaryMultiCallable[_inner_pb2.DeleteLessonRequest, _inner_pb2.DeleteLessonResponse]
     """Forgets a lesson."""
 
@@ -139,8 +141,10 @@ class InnerLoopServiceAsyncStub(InnerLoopServiceStub):
     """Leaves a remark on the trace, for example what the outer loop is doing."""
     ListLessons: _aio.UnaryUnaryMultiCallable[_inner_pb2.ListLessonsRequest, _inner_pb2.ListLessonsResponse]  # type: ignore[assignment]
     """Lessons, newest first."""
+    GetLesson: _aio.UnaryUnaryMultiCallable[_inner_pb2.GetLessonRequest, _inner_pb2.GetLessonResponse]  # type: ignore[assignment]
+    """One lesson."""
     CreateLesson: _aio.UnaryUnaryMultiCallable[_inner_pb2.CreateLessonRequest, _inner_pb2.CreateLessonResponse]  # type: ignore[assignment]
-    """Writes a lesson."""
+    """Writes a lesson. One that repeats another adds its evidence to that one, which is the answer then."""
     DeleteLesson: _aio.UnaryUnaryMultiCallable[_inner_pb2.DeleteLessonRequest, _inner_pb2.DeleteLessonResponse]  # type: ignore[assignment]
     """Forgets a lesson."""
 
@@ -328,12 +332,20 @@ class InnerLoopServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lessons, newest first."""
 
     @_abc_1.abstractmethod
+    def GetLesson(
+        self,
+        request: _inner_pb2.GetLessonRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_inner_pb2.GetLessonResponse, _abc.Awaitable[_inner_pb2.GetLessonResponse]]:
+        """One lesson."""
+
+    @_abc_1.abstractmethod
     def CreateLesson(
         self,
         request: _inner_pb2.CreateLessonRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inner_pb2.CreateLessonResponse, _abc.Awaitable[_inner_pb2.CreateLessonResponse]]:
-        """Writes a lesson."""
+        """Writes a lesson. One that repeats another adds its evidence to that one, which is the answer then."""
 
     @_abc_1.abstractmethod
     def DeleteLesson(

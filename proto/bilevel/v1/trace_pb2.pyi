@@ -279,6 +279,54 @@ GATE_STAGE_EFFECT: GateStage.ValueType  # 5
 """Would have changed at least one decision."""
 Global___GateStage: _TypeAlias = GateStage  # noqa: Y015
 
+class _LessonKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LessonKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LessonKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LESSON_KIND_UNSPECIFIED: _LessonKind.ValueType  # 0
+    """Not set; read as EXPERIMENT."""
+    LESSON_KIND_IDEA: _LessonKind.ValueType  # 1
+    """Something that was not tried yet and that the evidence suggests."""
+    LESSON_KIND_EXPERIMENT: _LessonKind.ValueType  # 2
+    """Something that was tried, and what came of it."""
+
+class LessonKind(_LessonKind, metaclass=_LessonKindEnumTypeWrapper):
+    """What a lesson is about."""
+
+LESSON_KIND_UNSPECIFIED: LessonKind.ValueType  # 0
+"""Not set; read as EXPERIMENT."""
+LESSON_KIND_IDEA: LessonKind.ValueType  # 1
+"""Something that was not tried yet and that the evidence suggests."""
+LESSON_KIND_EXPERIMENT: LessonKind.ValueType  # 2
+"""Something that was tried, and what came of it."""
+Global___LessonKind: _TypeAlias = LessonKind  # noqa: Y015
+
+class _FailureClass:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailureClassEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailureClass.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_CLASS_UNSPECIFIED: _FailureClass.ValueType  # 0
+    """The lesson is not about a failure."""
+    FAILURE_CLASS_IMPLEMENTATION: _FailureClass.ValueType  # 1
+    """It broke before it could be judged: a crash, too little memory, a limit. Says little about other hardware."""
+    FAILURE_CLASS_FUNDAMENTAL: _FailureClass.ValueType  # 2
+    """It ran and did not help: the idea itself is at fault."""
+
+class FailureClass(_FailureClass, metaclass=_FailureClassEnumTypeWrapper):
+    """What a lesson about a failure blames."""
+
+FAILURE_CLASS_UNSPECIFIED: FailureClass.ValueType  # 0
+"""The lesson is not about a failure."""
+FAILURE_CLASS_IMPLEMENTATION: FailureClass.ValueType  # 1
+"""It broke before it could be judged: a crash, too little memory, a limit. Says little about other hardware."""
+FAILURE_CLASS_FUNDAMENTAL: FailureClass.ValueType  # 2
+"""It ran and did not help: the idea itself is at fault."""
+Global___FailureClass: _TypeAlias = FailureClass  # noqa: Y015
+
 class _TaskFault:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -361,6 +409,7 @@ class RunSpec(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPARE_LESSONS_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Configured name of the task, for example gpt; or, where the service allows it, the loopback address of one that runs beside
     the service: localhost:PORT, 127.0.0.1:PORT or [::1]:PORT. Never any other address.
@@ -374,13 +423,19 @@ class RunSpec(_message.Message):
     parallelism: _builtins.int
     """Candidates evaluated at the same time; 1 to the task's capacity; 0 is read as 1."""
     use_lessons: _builtins.bool
-    """Whether lessons of earlier runs are shown to the proposer. Off for bare level 1."""
+    """Whether lessons of earlier runs are shown to the proposer, and new ones are written at checkpoints and at the end. Off for
+    bare level 1.
+    """
     confirmation_seeds: _builtins.int
     """Fresh seeds on which the best configuration and the baseline are measured at the end; 0 skips the confirmation."""
     display_name: _builtins.str
     """A name for people."""
     max_tokens: _builtins.int
     """Stops the run cleanly when its language model calls have used so many tokens; 0 is no limit."""
+    compare_lessons: _builtins.bool
+    """Asks for every proposal a second time without lessons, to measure whether they change it. Twice the model calls; with
+    use_lessons only.
+    """
     @_builtins.property
     def start(self) -> _common_pb2.Configuration:
         """Starting configuration where it differs from the task's defaults."""
@@ -408,10 +463,11 @@ class RunSpec(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         max_duration: _duration_pb2.Duration | None = ...,
         max_tokens: _builtins.int = ...,
+        compare_lessons: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["max_duration", b"max_duration", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_every", b"checkpoint_every", "confirmation_seeds", b"confirmation_seeds", "display_name", b"display_name", "labels", b"labels", "max_duration", b"max_duration", "max_tokens", b"max_tokens", "max_trials", b"max_trials", "parallelism", b"parallelism", "seed", b"seed", "start", b"start", "task", b"task", "use_lessons", b"use_lessons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_every", b"checkpoint_every", "compare_lessons", b"compare_lessons", "confirmation_seeds", b"confirmation_seeds", "display_name", b"display_name", "labels", b"labels", "max_duration", b"max_duration", "max_tokens", b"max_tokens", "max_trials", b"max_trials", "parallelism", b"parallelism", "seed", b"seed", "start", b"start", "task", b"task", "use_lessons", b"use_lessons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -592,6 +648,8 @@ class Trial(_message.Message):
     DECIDE_TIME_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     CHANGED_BY_FIELD_NUMBER: _builtins.int
+    LESSONS_FIELD_NUMBER: _builtins.int
+    CITED_LESSONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: runs/{run}/trials/{trial}."""
     number: _builtins.int
@@ -648,6 +706,14 @@ class Trial(_message.Message):
     def changed_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Mechanisms that changed a decision about it, by installed name."""
 
+    @_builtins.property
+    def lessons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Resource names of the lessons that the proposer had in view."""
+
+    @_builtins.property
+    def cited_lessons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Resource names of the lessons that the proposal named as reasons."""
+
     def __init__(
         self,
         *,
@@ -671,10 +737,12 @@ class Trial(_message.Message):
         decide_time: _timestamp_pb2.Timestamp | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
         changed_by: _abc.Iterable[_builtins.str] | None = ...,
+        lessons: _abc.Iterable[_builtins.str] | None = ...,
+        cited_lessons: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric", "_metric", b"_metric", "changes", b"changes", "configuration", b"configuration", "create_time", b"create_time", "decide_time", b"decide_time", "elapsed", b"elapsed", "incumbent_metric", b"incumbent_metric", "metric", b"metric", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric", "_metric", b"_metric", "attempt", b"attempt", "budget_fraction", b"budget_fraction", "changed_by", b"changed_by", "changes", b"changes", "configuration", b"configuration", "create_time", b"create_time", "decide_time", b"decide_time", "elapsed", b"elapsed", "hypothesis", b"hypothesis", "incumbent_metric", b"incumbent_metric", "message", b"message", "metric", b"metric", "name", b"name", "number", b"number", "origin", b"origin", "outcome", b"outcome", "proposer", b"proposer", "side_metrics", b"side_metrics", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric", "_metric", b"_metric", "attempt", b"attempt", "budget_fraction", b"budget_fraction", "changed_by", b"changed_by", "changes", b"changes", "cited_lessons", b"cited_lessons", "configuration", b"configuration", "create_time", b"create_time", "decide_time", b"decide_time", "elapsed", b"elapsed", "hypothesis", b"hypothesis", "incumbent_metric", b"incumbent_metric", "lessons", b"lessons", "message", b"message", "metric", b"metric", "name", b"name", "number", b"number", "origin", b"origin", "outcome", b"outcome", "proposer", b"proposer", "side_metrics", b"side_metrics", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__incumbent_metric: _TypeAlias = _typing.Literal["incumbent_metric"]  # noqa: Y015
     _WhichOneofArgType__incumbent_metric: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric"]  # noqa: Y015
@@ -1015,18 +1083,41 @@ class Lesson(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     TIMES_SHOWN_FIELD_NUMBER: _builtins.int
     TIMES_HELPED_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    TIMES_CITED_FIELD_NUMBER: _builtins.int
+    TIMES_CITED_KEPT_FIELD_NUMBER: _builtins.int
+    AUTHOR_FIELD_NUMBER: _builtins.int
+    SCRIPTED_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: lessons/{lesson}."""
     statement: _builtins.str
-    """The sentence."""
+    """The sentence, up to 2000 characters."""
     task: _builtins.str
-    """Task it was learnt on."""
+    """Task it was learnt on, as the task names itself."""
     hardware: _builtins.str
     """Hardware it was learnt on; empty when it does not matter."""
     times_shown: _builtins.int
-    """Times it was shown to a proposer."""
+    """Proposed trials that had it in view."""
     times_helped: _builtins.int
-    """Times a trial that was proposed with it in view was kept."""
+    """Kept trials that were proposed with it in view. That they were kept because of it is not said."""
+    kind: Global___LessonKind.ValueType
+    """What it is about."""
+    failure: Global___FailureClass.ValueType
+    """What it blames, where it is about a failure."""
+    times_cited: _builtins.int
+    """Proposed trials whose answer named it as a reason."""
+    times_cited_kept: _builtins.int
+    """Kept trials whose proposal named it as a reason."""
+    author: _builtins.str
+    """Who wrote it: a model's name, or a person."""
+    scripted: _builtins.bool
+    """Whether the scripted researcher wrote it."""
+    imported: _builtins.bool
+    """Whether it was imported: its evidence names trials of another service, which nobody checked here."""
     @_builtins.property
     def evidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Resource names of the trials that support it."""
@@ -1034,6 +1125,14 @@ class Lesson(_message.Message):
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was written."""
+
+    @_builtins.property
+    def parameters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Parameters that it is about."""
+
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When evidence for it was last added; its age counts from here."""
 
     def __init__(
         self,
@@ -1046,10 +1145,19 @@ class Lesson(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         times_shown: _builtins.int = ...,
         times_helped: _builtins.int = ...,
+        kind: Global___LessonKind.ValueType = ...,
+        failure: Global___FailureClass.ValueType = ...,
+        parameters: _abc.Iterable[_builtins.str] | None = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        times_cited: _builtins.int = ...,
+        times_cited_kept: _builtins.int = ...,
+        author: _builtins.str = ...,
+        scripted: _builtins.bool = ...,
+        imported: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "evidence", b"evidence", "hardware", b"hardware", "name", b"name", "statement", b"statement", "task", b"task", "times_helped", b"times_helped", "times_shown", b"times_shown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "evidence", b"evidence", "failure", b"failure", "hardware", b"hardware", "imported", b"imported", "kind", b"kind", "name", b"name", "parameters", b"parameters", "scripted", b"scripted", "statement", b"statement", "task", b"task", "times_cited", b"times_cited", "times_cited_kept", b"times_cited_kept", "times_helped", b"times_helped", "times_shown", b"times_shown", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1155,6 +1263,9 @@ class TraceEvent(_message.Message):
     MECHANISM_REPLAYED_FIELD_NUMBER: _builtins.int
     TASK_MISBEHAVED_FIELD_NUMBER: _builtins.int
     TASK_CHANGED_FIELD_NUMBER: _builtins.int
+    LESSONS_WRITTEN_FIELD_NUMBER: _builtins.int
+    LESSONS_CITED_FIELD_NUMBER: _builtins.int
+    LESSONS_COMPARED_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Resource name of the run."""
     sequence: _builtins.int
@@ -1259,6 +1370,18 @@ class TraceEvent(_message.Message):
     def task_changed(self) -> Global___TaskChanged:
         """The task describes itself differently than when the run was created."""
 
+    @_builtins.property
+    def lessons_written(self) -> Global___LessonsWritten:
+        """Lessons were drawn from the trace, or could not be."""
+
+    @_builtins.property
+    def lessons_cited(self) -> Global___LessonsCited:
+        """A proposal named lessons as its reasons."""
+
+    @_builtins.property
+    def lessons_compared(self) -> Global___LessonsCompared:
+        """The same proposal was asked for without lessons, to see whether they changed it."""
+
     def __init__(
         self,
         *,
@@ -1289,12 +1412,15 @@ class TraceEvent(_message.Message):
         mechanism_replayed: Global___MechanismReplayed | None = ...,
         task_misbehaved: Global___TaskMisbehaved | None = ...,
         task_changed: Global___TaskChanged | None = ...,
+        lessons_written: Global___LessonsWritten | None = ...,
+        lessons_cited: Global___LessonsCited | None = ...,
+        lessons_compared: Global___LessonsCompared | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_shown", b"lessons_shown", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_shown", b"lessons_shown", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed", "task_misbehaved", "task_changed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed", "task_misbehaved", "task_changed", "lessons_written", "lessons_cited", "lessons_compared"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1848,7 +1974,6 @@ class ModelCalled(_message.Message):
     SCRIPTED_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
-    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     purpose: _builtins.str
     """What for: propose, lessons and so on."""
     model: _builtins.str
@@ -1859,8 +1984,6 @@ class ModelCalled(_message.Message):
     """Whether the scripted researcher answered."""
     answer: _builtins.str
     """The raw answer."""
-    prompt_version: _builtins.str
-    """Version of the prompt templates: the beginning of their SHA-256."""
     @_builtins.property
     def usage(self) -> _common_pb2.TokenUsage:
         """What the call used."""
@@ -1884,11 +2007,10 @@ class ModelCalled(_message.Message):
         scripted: _builtins.bool = ...,
         prompt: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
         answer: _builtins.str = ...,
-        prompt_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "latency", b"latency", "model", b"model", "prompt", b"prompt", "prompt_version", b"prompt_version", "purpose", b"purpose", "scripted", b"scripted", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "latency", b"latency", "model", b"model", "prompt", b"prompt", "purpose", b"purpose", "scripted", b"scripted", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1948,11 +2070,157 @@ class LessonsShown(_message.Message):
 
     TRIAL_FIELD_NUMBER: _builtins.int
     LESSONS_FIELD_NUMBER: _builtins.int
+    STATEMENTS_FIELD_NUMBER: _builtins.int
     trial: _builtins.int
     """Number of the trial that was being proposed."""
     @_builtins.property
     def lessons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Resource names of the lessons."""
+        """Resource names of the lessons, the most relevant first."""
+
+    @_builtins.property
+    def statements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What they said, in the same order: a lesson may be forgotten later."""
+
+    def __init__(
+        self,
+        *,
+        trial: _builtins.int = ...,
+        lessons: _abc.Iterable[_builtins.str] | None = ...,
+        statements: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lessons", b"lessons", "statements", b"statements", "trial", b"trial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LessonsShown: _TypeAlias = LessonsShown  # noqa: Y015
+
+@_typing.final
+class LessonsWritten(_message.Message):
+    """Lessons were drawn from the trace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECIDED_TRIALS_FIELD_NUMBER: _builtins.int
+    WRITTEN_FIELD_NUMBER: _builtins.int
+    MERGED_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    PRUNED_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    decided_trials: _builtins.int
+    """Trials decided by then."""
+    error: _builtins.str
+    """Why there is nothing; empty when the model answered."""
+    @_builtins.property
+    def written(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lesson]:
+        """New lessons, complete."""
+
+    @_builtins.property
+    def merged(self) -> _containers.RepeatedCompositeFieldContainer[Global___LessonMerged]:
+        """Lessons that were known already, with the evidence that was added to them."""
+
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___LessonRefused]:
+        """What the model wrote and the checks refused, each with the reason."""
+
+    @_builtins.property
+    def pruned(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Resource names of the lessons that were forgotten because they never helped."""
+
+    def __init__(
+        self,
+        *,
+        decided_trials: _builtins.int = ...,
+        written: _abc.Iterable[Global___Lesson] | None = ...,
+        merged: _abc.Iterable[Global___LessonMerged] | None = ...,
+        refused: _abc.Iterable[Global___LessonRefused] | None = ...,
+        pruned: _abc.Iterable[_builtins.str] | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_trials", b"decided_trials", "error", b"error", "merged", b"merged", "pruned", b"pruned", "refused", b"refused", "written", b"written"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LessonsWritten: _TypeAlias = LessonsWritten  # noqa: Y015
+
+@_typing.final
+class LessonMerged(_message.Message):
+    """A lesson that was known already."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LESSON_FIELD_NUMBER: _builtins.int
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    lesson: _builtins.str
+    """Resource name of the lesson that it repeats: lessons/{lesson}."""
+    statement: _builtins.str
+    """The sentence as it was written this time."""
+    similarity: _builtins.float
+    """Similarity of the two sentences, 0 to 1; 1 is the same text."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Resource names of the trials that were added to the evidence."""
+
+    def __init__(
+        self,
+        *,
+        lesson: _builtins.str = ...,
+        statement: _builtins.str = ...,
+        evidence: _abc.Iterable[_builtins.str] | None = ...,
+        similarity: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "lesson", b"lesson", "similarity", b"similarity", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LessonMerged: _TypeAlias = LessonMerged  # noqa: Y015
+
+@_typing.final
+class LessonRefused(_message.Message):
+    """A lesson that was refused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    statement: _builtins.str
+    """The sentence."""
+    reason: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        statement: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "statement", b"statement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LessonRefused: _TypeAlias = LessonRefused  # noqa: Y015
+
+@_typing.final
+class LessonsCited(_message.Message):
+    """A proposal named lessons as its reasons. That they caused it is not said."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIAL_FIELD_NUMBER: _builtins.int
+    LESSONS_FIELD_NUMBER: _builtins.int
+    trial: _builtins.int
+    """Number of the trial."""
+    @_builtins.property
+    def lessons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Resource names of the lessons; only such that were in view."""
 
     def __init__(
         self,
@@ -1966,7 +2234,41 @@ class LessonsShown(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___LessonsShown: _TypeAlias = LessonsShown  # noqa: Y015
+Global___LessonsCited: _TypeAlias = LessonsCited  # noqa: Y015
+
+@_typing.final
+class LessonsCompared(_message.Message):
+    """What would have been proposed without lessons: the same question to the same model, without them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRIAL_FIELD_NUMBER: _builtins.int
+    WITHOUT_LESSONS_FIELD_NUMBER: _builtins.int
+    WITH_LESSONS_FIELD_NUMBER: _builtins.int
+    DIFFERS_FIELD_NUMBER: _builtins.int
+    trial: _builtins.int
+    """Number of the trial."""
+    without_lessons: _builtins.str
+    """The first candidate without lessons, in words."""
+    with_lessons: _builtins.str
+    """The first candidate with lessons, in words."""
+    differs: _builtins.bool
+    """Whether the two candidates differ. With a model that samples, two answers may differ by chance alone."""
+    def __init__(
+        self,
+        *,
+        trial: _builtins.int = ...,
+        without_lessons: _builtins.str = ...,
+        with_lessons: _builtins.str = ...,
+        differs: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["differs", b"differs", "trial", b"trial", "with_lessons", b"with_lessons", "without_lessons", b"without_lessons"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LessonsCompared: _TypeAlias = LessonsCompared  # noqa: Y015
 
 @_typing.final
 class Remarked(_message.Message):

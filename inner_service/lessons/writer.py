@@ -1,0 +1,101 @@
+"""Drawing lessons from a run's trace: one question to the model, checked, merged with what is known, committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from inner_service.lessons.draft import MOST_WRITTEN, Author, Drafts, checked
+from inner_service.lessons.lesson import Lesson
+from inner_service.lessons.prompt import lessons_prompt
+from inner_service.lessons.relevance import Situation, most_relevant, outworn
+from inner_service.lessons.similarity import duplicate_of
+from inner_service.run import Run, Search
+from inner_service.store import Store
+from inner_service.trace import Event, LessonMerged, LessonRefused, LessonsWritten, ModelCalled
+from mechanisms.printable import one_line
+from service_kit.errors import Violation
+from service_kit.llm.client import LanguageModel
+from service_kit.llm.failures import ModelError
+from service_kit.llm.structured import Answer, ask
+
+PURPOSE = "lessons"
+
+log = structlog.get_logger("inner_service.lessons")
+
+
+def unwritten(run: Run) -> bool:
+    """Whether trials were decided that no lesson has been drawn from, in a run that is to remember."""
+    within = not run.spec.max_tokens or run.usage.total_tokens < run.spec.max_tokens
+    return run.spec.use_lessons and within and run.lessons_after < run.decided_trials
+
+
+class LessonWriter:
+    """Writes the lessons of one run."""
+
+    def __init__(self, run_id: str, store: Store, model: LanguageModel) -> None:
+        self._run_id = run_id
+        self._store = store
+        self._model = model
+
+    async def write(self) -> None:
+        """Ask for lessons and commit what comes of it. A model that fails is an event, and stops nothing."""
+        search = await self._store.search(self._run_id)
+        known = await self._store.lessons.of_task(search.run.task.name)
+        messages = lessons_prompt(search, most_relevant(known, situation(search)))
+        try:
+            answer = await ask(self._model, PURPOSE, messages, Drafts)
+        except ModelError as error:
+            log.warning("no lessons", run=self._run_id, reason=error.message)
+            called = ModelCalled(
+                PURPOSE, self._model.name, error.usage, timedelta(), error.messages or messages, error=str(error)
+            )
+            failed = error.message
+            await self._store.commit(
+                self._run_id, lambda search: [called, LessonsWritten(search.run.decided_trials, error=failed)]
+            )
+            return
+        async with self._store.lessons.deciding:
+            known = await self._store.lessons.of_task(search.run.task.name)
+            await self._store.commit(self._run_id, lambda search: _taken(search, answer, known))
+
+
+def situation(search: Search) -> Situation:
+    """Where the run's lessons are wanted."""
+    run = search.run
+    return Situation(run.task.name, run.task.hardware, frozenset(run.active), datetime.now(UTC), run.id)
+
+
+def _taken(search: Search, answer: Answer[Drafts], known: Sequence[Lesson]) -> list[Event]:
+    """The call, and what of its answer is new, known already, or wrong."""
+    called = ModelCalled(
+        PURPOSE,
+        answer.model,
+        answer.usage,
+        timedelta(seconds=answer.latency),
+        answer.messages[:-1],
+        answer.text,
+        scripted=answer.scripted,
+    )
+    author, now = Author(answer.model, answer.scripted), datetime.now(UTC)
+    written, merged, refused = list[Lesson](), list[LessonMerged](), list[LessonRefused]()
+    for place, draft in enumerate(answer.value.lessons):
+        said = one_line(draft.statement, 200)
+        if place >= MOST_WRITTEN:
+            refused.append(LessonRefused(said, f"at most {MOST_WRITTEN} lessons are taken from one answer"))
+            continue
+        lesson = checked(search, draft, author, now)
+        if isinstance(lesson, Violation):
+            refused.append(LessonRefused(said, f"{lesson.field} {lesson.description}"))
+            continue
+        repeated = duplicate_of(lesson, [*known, *written])
+        if repeated is None:
+            written.append(lesson)
+        else:
+            merged.append(LessonMerged(repeated[0].id, lesson.statement, lesson.evidence, repeated[1]))
+    supported = {lesson.lesson for lesson in merged}
+    pruned = [lesson.id for lesson in outworn(known, now) if lesson.id not in supported]
+    decided = search.run.decided_trials
+    return [called, LessonsWritten(decided, tuple(written), tuple(merged), tuple(refused), tuple(pruned))]
