@@ -19,7 +19,8 @@ PATIENCE = 30.0
 """Seconds without any sign of the server after which a watch gives up."""
 
 _SILENCES = 3
-_PAUSE = 0.2
+_PAUSES = (0.2, 0.5, 1.0, 2.0)
+"""Seconds between attempts to resume, where the server does not say how many; the last one repeats."""
 
 
 async def resumed(
@@ -33,19 +34,21 @@ async def resumed(
     """Events after number ``after``, each exactly once and in order, until the server ends the stream.
 
     ``open_stream(after)`` begins a call whose messages hold an ``event`` or a ``heartbeat``. A lost connection, a
-    draining server and a silence of three heartbeats are followed by a new call from the last number received.
-    Raises :class:`RemoteError` for any other refusal, for a gap, at once when nothing answers in the first place, and
-    when the server stays away for ``patience`` seconds later on.
+    draining server (UNAVAILABLE with the reason DRAINING, see docs/protocol.md) and a silence of three heartbeats are
+    followed by a new call from the last number received. Raises :class:`RemoteError` for any other refusal, for a gap,
+    at once when nothing answers in the first place (nothing was received, now or before ``after``), and when the server
+    stays away for ``patience`` seconds later on.
     """
-    last, alive, received = after, time.monotonic(), False
+    last, alive, received, failures = after, time.monotonic(), after > 0, 0
     while True:
+        asked: float | None = None
         stream = open_stream(last)
         try:
             while True:
                 message = await asyncio.wait_for(stream.read(), _SILENCES * heartbeat)
                 if message is grpc.aio.EOF:
                     return
-                alive, received = time.monotonic(), True
+                alive, received, failures = time.monotonic(), True, 0
                 if message.WhichOneof("item") != "event":
                     continue
                 if message.event.sequence != last + 1:
@@ -59,6 +62,7 @@ async def resumed(
         except (grpc.RpcError, TimeoutError) as error:
             if isinstance(error, grpc.aio.AioRpcError):
                 refusal = explain(error)
+                asked = refusal.retry_after
                 # A server that is draining gives a reason; one that was never there cannot.
                 absent = not received and not refusal.reason
                 if absent or error.code() is not grpc.StatusCode.UNAVAILABLE:
@@ -71,4 +75,5 @@ async def resumed(
                 ) from None
         finally:
             stream.cancel()
-        await asyncio.sleep(_PAUSE)
+        await asyncio.sleep(asked if asked is not None else _PAUSES[min(failures, len(_PAUSES) - 1)])
+        failures += 1

@@ -6,6 +6,8 @@ from bilevel.v1 import common_pb2, trace_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from service_kit.parameters import brief
+
 UNKNOWN = "unknown"
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""
@@ -46,6 +48,8 @@ def value(message: common_pb2.Value) -> str:
             return "true" if message.bool_value else "false"
         case "double_value":
             return f"{message.double_value:.6g}"
+        case "string_value":
+            return brief(message.string_value)
         case None:
             return NOTHING
         case _:

@@ -16,7 +16,7 @@ from inner_service.run import Search, Trial, TrialState
 from mechanisms.fence import fenced
 from mechanisms.interface import Candidate
 from service_kit.llm.failures import Message
-from service_kit.parameters import configuration_to_json, value_to_json
+from service_kit.parameters import Kind, Parameter, Value, brief, configuration_to_json, value_to_json
 
 PROMPTS = Path(__file__).with_name("prompts")
 
@@ -96,8 +96,15 @@ def proposer_prompt(search: Search, briefing: Briefing) -> tuple[Message, ...]:
     state = json.dumps(search_state(search, briefing), ensure_ascii=False, separators=(",", ":"))
     return (
         Message("system", render("propose_system.j2", values)),
-        Message("user", render("propose.j2", {**values, "state": state})),
+        Message("user", render("propose.j2", {**values, "state": state, "sources": _sources(search)})),
     )
+
+
+def _sources(search: Search) -> list[tuple[Parameter, Value]]:
+    """The incumbent's source texts: readable here, where the search state has them as JSON."""
+    base = search.incumbent.configuration if search.incumbent is not None else search.start
+    active = set(search.run.active)
+    return [(p, base[p.name]) for p in search.run.task.space.parameters if p.kind is Kind.SOURCE and p.name in active]
 
 
 def render(name: str, values: Mapping[str, Any]) -> str:
@@ -145,6 +152,8 @@ def _show(value: Any) -> str:
     """A value for people: six digits say enough."""
     if isinstance(value, tuple | list):
         return f"[{', '.join(_show(element) for element in value)}]"
+    if isinstance(value, str) and "\n" in value:
+        return brief(value)
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 

@@ -15,6 +15,7 @@ from inner_service.runs import Runs
 from inner_service.service import NAME, InnerLoopServicer
 from inner_service.store import Store
 from inner_service.tasks import Tasks
+from service_kit.llm.cassette import Cassette
 from service_kit.llm.client import LanguageModel
 from service_kit.server import serve
 from service_kit.settings import ModelSettings
@@ -25,7 +26,7 @@ log = structlog.get_logger("inner_service")
 async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> None:
     """Serve until a signal; runs that were being driven go on. Raises :class:`ServiceError` when it cannot."""
     draining = asyncio.Event()
-    model = LanguageModel(model_settings)
+    model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "inner"))
     store = await Store.open(options.database)
     tasks = Tasks(options.tasks, loopback=options.loopback_tasks)
     runs = Runs(store, tasks, model, options.sandbox)

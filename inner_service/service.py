@@ -32,7 +32,8 @@ from inner_service.translate import (
 )
 from mechanisms import reference
 from mechanisms.interface import Hook
-from service_kit.errors import InvalidArgument, NotFound, ServiceError
+from service_kit.errors import Draining, InvalidArgument, NotFound, ServiceError
+from service_kit.server import RECONNECT_SECONDS
 from service_kit.translate import configuration_from_proto
 
 NAME = "bilevel.v1.InnerLoopService"
@@ -159,6 +160,10 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
                 yield pb.WatchTraceResponse(event=entry_to_proto(item))
             else:
                 yield pb.WatchTraceResponse(heartbeat=pb.Heartbeat(last_sequence=item.sequence))
+            after = item.sequence
+        run = (await self._store.search(run_id)).run
+        if not run.state.terminal or after < run.last_sequence:
+            raise Draining(f"the trace of {run.name}", RECONNECT_SECONDS)
 
     async def UpdateSearchConfig(  # noqa: N802
         self, request: pb.UpdateSearchConfigRequest, context: _Context

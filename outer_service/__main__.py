@@ -17,6 +17,7 @@ from outer_service.service import NAME, OuterLoopServicer
 from outer_service.store import Store
 from outer_service.supervisor import Supervisor
 from service_kit import logs
+from service_kit.llm.cassette import Cassette
 from service_kit.llm.client import LanguageModel
 from service_kit.security.channels import ChannelSecurity
 from service_kit.server import ServerSettings, parse_address, run, serve
@@ -49,14 +50,13 @@ async def _main(parsed: argparse.Namespace) -> None:
 async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> None:
     """Serve until a signal; unfinished campaigns go on. Raises :class:`ServiceError` for what is configured wrongly."""
     draining = asyncio.Event()
-    model = LanguageModel(model_settings)
+    model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "outer"))
     store = await Store.open(options.database)
     inner = InnerClient(options.inner, ChannelSecurity.load())
     supervisor = Supervisor(store, inner, model)
-    priced = model_settings.price_input is not None and model_settings.price_output is not None
 
     def register(server: grpc.aio.Server) -> Iterable[str]:
-        servicer = OuterLoopServicer(store, inner, supervisor, draining, priced=priced)
+        servicer = OuterLoopServicer(store, inner, supervisor, draining, priced=model.priced)
         outer_pb2_grpc.add_OuterLoopServiceServicer_to_server(servicer, server)
         return [NAME]
 

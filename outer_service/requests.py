@@ -97,7 +97,9 @@ def _combinations(policy: Policy, priced: bool) -> list[Violation]:
         said = f"must be a finite number of at least 0, where 0 is no limit; got {policy.max_cost_usd}"
         wrong.append(Violation("policy.max_cost_usd", said))
     elif policy.max_cost_usd and not priced:
-        said = "needs the model's price: start the outer service with BILEVEL_PRICE_INPUT and BILEVEL_PRICE_OUTPUT"
+        said = (
+            "needs the model's price: start the outer service with BILEVEL_PRICES, or BILEVEL_PRICE_INPUT and _OUTPUT"
+        )
         wrong.append(Violation("policy.max_cost_usd", said))
     return wrong
 

@@ -16,7 +16,8 @@ from outer_service.inner_client import InnerClient
 from outer_service.store import Entry, Store
 from outer_service.supervisor import Supervisor
 from outer_service.translate import campaign_to_proto, entry_to_proto, library_entry_to_proto, sessions_to_proto
-from service_kit.errors import InvalidArgument, Unavailable, WrongState
+from service_kit.errors import Draining, InvalidArgument, WrongState
+from service_kit.server import RECONNECT_SECONDS
 
 NAME = "bilevel.v1.OuterLoopService"
 
@@ -110,8 +111,10 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
                 yield pb.WatchCampaignResponse(event=entry_to_proto(campaign.name, item))
             else:
                 yield pb.WatchCampaignResponse(heartbeat=pb.CampaignHeartbeat(last_sequence=item.sequence))
-        if self._draining.is_set() and not (await self._store.campaign(campaign_id)).state.terminal:
-            raise Unavailable("the outer service", "It is stopping: watch again from the last number that you have.")
+            after = item.sequence
+        campaign = await self._store.campaign(campaign_id)
+        if not campaign.state.terminal or after < campaign.last_sequence:
+            raise Draining(f"the event stream of {campaign.name}", RECONNECT_SECONDS)
 
     async def ListResearchSessions(  # noqa: N802
         self, request: pb.ListResearchSessionsRequest, context: _Context

@@ -15,6 +15,7 @@ from service_kit.parameters import InvalidConfiguration, Violation
 __all__ = [
     "AlreadyExists",
     "Conflict",
+    "Draining",
     "Exhausted",
     "InvalidArgument",
     "InvalidConfiguration",
@@ -113,6 +114,14 @@ class Unavailable(ServiceError):
         super().__init__(f"{dependency} cannot be reached", hint=hint)
 
 
+class Draining(ServiceError):
+    """The server is going down: a stream must be opened again after ``retry_after`` seconds, from where it ended."""
+
+    def __init__(self, stream: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(f"the server is going down: {stream} has not ended", hint="Open it again from where it is.")
+
+
 class Exhausted(ServiceError):
     """A quota or a limit is used up."""
 
@@ -134,7 +143,8 @@ class RemoteError(ServiceError):
 
     ``code`` is the name of the gRPC status code (``NOT_FOUND``), ``reason`` the machine-readable reason from that
     server's own catalogue (``WRONG_STATE``; empty when it sent none), ``metadata`` the facts behind it, for example
-    ``resource``, ``name``, ``state``.
+    ``resource``, ``name``, ``state``; ``retry_after`` the seconds after which that server wants to be asked again, or
+    None when it did not say.
     """
 
     def __init__(
@@ -146,7 +156,9 @@ class RemoteError(ServiceError):
         violations: Sequence[Violation] = (),
         metadata: Mapping[str, str] | None = None,
         hint: str = "",
+        retry_after: float | None = None,
     ) -> None:
+        self.retry_after = retry_after
         self.code = code
         self.reason = reason
         self.violations = tuple(violations)

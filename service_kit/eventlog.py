@@ -4,14 +4,15 @@ Events of one *stream* are numbered 1, 2, 3 … without gaps, in the order in wh
 assigned in the caller's transaction, beside the state that the event describes: both are stored or neither is.
 
 Ownership: the log borrows its :class:`~service_kit.database.Database`; closing that ends the log. Concurrency: any
-number of tasks and processes may append and watch. A watcher reads from the database at its own pace and holds nothing
-while its consumer is busy, so that a slow one delays nobody and a lost one can go on from any number.
+number of tasks and processes may append and watch. A watcher goes at its own pace: while it keeps up it is given what
+this process appended, and when it falls behind it reads from the database, a batch at a time. So a slow one delays
+nobody and costs one batch, a hundred that keep up cost no reads, and a lost one can go on from any number.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +22,12 @@ from sqlalchemy import JSON, BigInteger, Column, MetaData, String, Table, bindpa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from service_kit.database import Database, Moment
+
+WATCHED_AT_ONCE = 32
+"""Events that a watch holds in memory: a trace's events carry whole prompts, and a hundred watchers may stand still."""
+
+SHARED = 512
+"""Newest events of a watched stream that its watchers share."""
 
 metadata = MetaData()
 """The tables of the log; give it to :meth:`Database.open` or to a migration."""
@@ -79,12 +86,44 @@ class Idle:
     sequence: int
 
 
+class _Watched:
+    """What the watchers of one stream share."""
+
+    def __init__(self) -> None:
+        self.watchers: set[asyncio.Event] = set()
+        self.read_at = float("-inf")
+        """When someone last asked the database for news, in the event loop's time."""
+        self._newest: deque[StoredEvent] = deque(maxlen=SHARED)
+        """Committed events without a gap, the newest last."""
+
+    @property
+    def newest(self) -> int:
+        """Number of the newest event that is known here; 0 for none."""
+        return self._newest[-1].sequence if self._newest else 0
+
+    def tell(self, events: Sequence[StoredEvent]) -> None:
+        """Committed events, in order and without a gap. They replace what is known where they do not follow it."""
+        if events[-1].sequence <= self.newest:
+            return
+        if events[0].sequence != self.newest + 1:
+            self._newest.clear()
+        self._newest.extend(events)
+        for appended in self.watchers:
+            appended.set()
+
+    def after(self, sequence: int) -> list[StoredEvent]:
+        """The known events after ``sequence``; none when the one right after it is not known."""
+        if not self._newest or not self._newest[0].sequence <= sequence + 1 <= self.newest:
+            return []
+        return list(self._newest)[sequence + 1 - self._newest[0].sequence :]
+
+
 class EventLog:
     """The event log of one service."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._watched: dict[str, _Watched] = {}
 
     async def append(
         self, transaction: AsyncConnection | AsyncSession, stream: str, events: Sequence[NewEvent]
@@ -96,10 +135,11 @@ class EventLog:
         """
         if not events:
             return []
-        connection = await self._database.on_commit(transaction, lambda: self._wake(stream))
+        stored: list[StoredEvent] = []
+        connection = await self._database.on_commit(transaction, lambda: self._tell(stream, stored))
         last = (await connection.execute(_RESERVE, {"stream": stream, "count": len(events)})).scalar_one()
         now, first = datetime.now(UTC), last - len(events) + 1
-        stored = [StoredEvent(stream, first + i, now, e.kind, dict(e.payload)) for i, e in enumerate(events)]
+        stored += [StoredEvent(stream, first + i, now, e.kind, dict(e.payload)) for i, e in enumerate(events)]
         await connection.execute(insert(_events), [asdict(event) for event in stored])
         return stored
 
@@ -131,7 +171,7 @@ class EventLog:
         *,
         heartbeat: float = 15.0,
         poll: float = 1.0,
-        batch: int = 256,
+        batch: int = WATCHED_AT_ONCE,
         draining: asyncio.Event | None = None,
     ) -> AsyncIterator[StoredEvent | Idle]:
         """Every event after number ``after``, each exactly once and in order, then the new ones as they are committed.
@@ -142,14 +182,22 @@ class EventLog:
         """
         draining = draining or asyncio.Event()
         appended = asyncio.Event()
-        self._watchers[stream].add(appended)
+        watched = self._watched.setdefault(stream, _Watched())
+        watched.watchers.add(appended)
         loop = asyncio.get_running_loop()
-        idle_at = loop.time() + heartbeat
+        idle_at, behind = loop.time() + heartbeat, True
         try:
             while True:
-                appended.clear()  # before reading, so that an append in between is not missed
+                appended.clear()  # before looking, so that an append in between is not missed
                 ending = draining.is_set()
-                events = await self.read(stream, after, batch)
+                events = watched.after(after)[:batch]
+                behind = behind or watched.newest > after
+                if not events and (behind or ending or loop.time() - watched.read_at >= poll):
+                    watched.read_at = loop.time()
+                    events = await self.read(stream, after, batch)
+                    behind = len(events) == batch
+                    if events:
+                        watched.tell(events)  # what another process appended: one watcher reads it for all
                 for event in events:
                     yield event
                     after, idle_at = event.sequence, loop.time() + heartbeat
@@ -162,13 +210,13 @@ class EventLog:
                     yield Idle(after)
                     idle_at = loop.time() + heartbeat
         finally:
-            self._watchers[stream].discard(appended)
-            if not self._watchers[stream]:
-                del self._watchers[stream]
+            watched.watchers.discard(appended)
+            if not watched.watchers and self._watched.get(stream) is watched:
+                del self._watched[stream]
 
-    def _wake(self, stream: str) -> None:
-        for appended in self._watchers.get(stream, ()):
-            appended.set()
+    def _tell(self, stream: str, stored: Sequence[StoredEvent]) -> None:
+        if (watched := self._watched.get(stream)) is not None:
+            watched.tell(stored)
 
 
 async def _first_of(*events: asyncio.Event, timeout: float) -> None:

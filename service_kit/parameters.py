@@ -324,6 +324,18 @@ class ParameterSpace:
         return cls(tuple(parameters), tuple(data["constraints"]))
 
 
+_DOCSTRING = re.compile(r'"""\s*([^\n"]+)')
+
+
+def brief(text: str) -> str:
+    """A TEXT or SOURCE value in a line: the length and the first docstring of one that has several lines."""
+    count = len(text.strip().splitlines())
+    if count <= 1:
+        return text
+    said = _DOCSTRING.search(text)
+    return f"{count} lines of source" + (f" ({said[1].strip()[:100]})" if said else "")
+
+
 def value_to_json(value: Value) -> Any:
     """A value as JSON-ready built-in types (a tuple becomes a list)."""
     return list(value) if isinstance(value, tuple) else value

@@ -38,6 +38,18 @@ MESSAGE_BYTES = 16 * 2**20
 MESSAGE_LIMITS = (("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max_send_message_length", MESSAGE_BYTES))
 """Channel and server options for that limit."""
 
+RECONNECT_SECONDS = 1.0
+"""After which a client should open a stream again that a draining server ended."""
+
+_KEEPALIVE = (
+    # A client that vanished without a word is noticed within a minute and a half, so that its streams are not kept.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Clients may ask as often on a call that is silent for long, such as one that waits for a model.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
 Register = Callable[[grpc.aio.Server], Iterable[str]]
 """Adds servicers to a server and returns the full names of their services, for health and reflection."""
 
@@ -117,14 +129,15 @@ async def serving(
     """A running server for the length of the block; yields the address it is bound to.
 
     ``draining`` is set when the server begins to stop: give the same event to servicers, whose watch streams must then
-    end. ``hurry`` cuts the grace short. ``on_stop`` runs after the last call has ended, whatever happened before.
+    end with :class:`Draining`, which tells clients to open them again. ``hurry`` cuts the grace short.
+    ``on_stop`` runs after the last call has ended, whatever happened before.
     Raises :class:`ServiceError` when the address cannot be bound and :class:`InvalidArgument` for a bad ``listen``.
     """
     tokens = [AuthInterceptor(Tokens(settings.tokens))] if settings.tokens is not None else []
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor(), *tokens, StreamLimit(settings.max_streams)],
         # Without this option, two servers share a port silently and each gets half of the calls.
-        options=[("grpc.so_reuseport", 0), *MESSAGE_LIMITS],
+        options=[("grpc.so_reuseport", 0), *MESSAGE_LIMITS, *_KEEPALIVE],
     )
     try:
         address = _bind(server, settings)

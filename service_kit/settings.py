@@ -10,8 +10,13 @@ BILEVEL_MODEL_TIMEOUT    120                                        seconds that
 BILEVEL_MODEL_RETRIES    4                                          repeats after a transient failure
 BILEVEL_TEMPERATURE      (the endpoint's)                           sampling temperature, 0 to 2
 BILEVEL_MAX_TOKENS       (the endpoint's)                           longest answer, in tokens
+BILEVEL_CONTEXT_TOKENS   32000                                      longest prompt, in estimated tokens; 0: no limit
 BILEVEL_PRICE_INPUT      (unknown)                                  price of a million prompt tokens, in US dollars
+BILEVEL_PRICE_CACHED     (BILEVEL_PRICE_INPUT)                      price of a million cached prompt tokens
 BILEVEL_PRICE_OUTPUT     (unknown)                                  price of a million completion tokens
+BILEVEL_PRICES           (none)                                     TOML file of prices by model, see docs/models.md
+BILEVEL_RECORD           (none)                                     folder that receives every conversation
+BILEVEL_REPLAY           (none)                                     folder of a recording that answers instead
 BILEVEL_HOME             ~/.local/share/bilevel                     databases, reports, libraries
 BILEVEL_CACHE            ~/.cache/bilevel                           what can be made again: tokenised data
 BILEVEL_DATABASE         (a file under BILEVEL_HOME)                SQLAlchemy URL of a service's database
@@ -84,6 +89,15 @@ class ModelSettings(EnvironmentSettings):
     price_input: float | None = Field(None, alias="BILEVEL_PRICE_INPUT", ge=0)
     """US dollars for a million prompt tokens; the cost is unknown unless both prices are set."""
     price_output: float | None = Field(None, alias="BILEVEL_PRICE_OUTPUT", ge=0)
+    price_cached: float | None = Field(None, alias="BILEVEL_PRICE_CACHED", ge=0)
+    prices: Path | None = Field(None, alias="BILEVEL_PRICES")
+    """A TOML file: a table for each model with ``input``, ``output`` and, if it differs, ``cached``."""
+    context_tokens: int = Field(32_000, alias="BILEVEL_CONTEXT_TOKENS", ge=0)
+    """Longest prompt in estimated tokens: longer ones leave out what matters least, and say so; 0 is no limit."""
+    record: Path | None = Field(None, alias="BILEVEL_RECORD")
+    """Folder in which each service records its conversations with the model."""
+    replay: Path | None = Field(None, alias="BILEVEL_REPLAY")
+    """Folder of such a recording; it answers in place of an endpoint."""
 
     @field_validator("base_url")
     @classmethod
@@ -107,6 +121,13 @@ class ModelSettings(EnvironmentSettings):
                 "or unset this to let the scripted researcher answer"
             )
         return model
+
+    @field_validator("replay")
+    @classmethod
+    def _one_direction(cls, replay: Path | None, info: ValidationInfo) -> Path | None:
+        if replay is not None and info.data.get("record") is not None:
+            raise ValueError("cannot be combined with BILEVEL_RECORD: unset one of them")
+        return replay
 
     @property
     def configured(self) -> bool:

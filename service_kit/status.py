@@ -21,6 +21,7 @@ from grpc_status import rpc_status
 from service_kit.errors import (
     AlreadyExists,
     Conflict,
+    Draining,
     Exhausted,
     InvalidArgument,
     InvalidConfiguration,
@@ -34,6 +35,7 @@ from service_kit.errors import (
     Violation,
     WrongState,
 )
+from service_kit.translate import duration_to_proto
 
 DOMAIN = "bilevel.v1"
 """The ErrorInfo domain in which the reasons below are defined."""
@@ -48,6 +50,7 @@ CODES: dict[type[Exception], tuple[grpc.StatusCode, str]] = {
     PermissionDenied: (grpc.StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED"),
     Unauthenticated: (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
     Unavailable: (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE"),
+    Draining: (grpc.StatusCode.UNAVAILABLE, "DRAINING"),
     Exhausted: (grpc.StatusCode.RESOURCE_EXHAUSTED, "EXHAUSTED"),
     Unimplemented: (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED"),
     ServiceError: (grpc.StatusCode.FAILED_PRECONDITION, "REFUSED"),
@@ -119,6 +122,8 @@ def _details(error: Exception) -> Iterator[Message]:
         yield error_details_pb2.ResourceInfo(
             resource_type=error.resource, resource_name=error.name, description=error.message
         )
+    if isinstance(error, Draining):
+        yield error_details_pb2.RetryInfo(retry_delay=duration_to_proto(error.retry_after))
     if isinstance(error, ServiceError) and error.hint:
         yield error_details_pb2.Help(links=[error_details_pb2.Help.Link(description=error.hint)])
     if isinstance(error, ServiceError):
@@ -148,8 +153,9 @@ def remote_error(error: grpc.RpcError) -> RemoteError:
         message, hint = _UNREACHABLE.get(code, ("", ""))
         return RemoteError(": ".join(filter(None, (message, text))) or code, code=code, hint=hint)
     info, request, help_ = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.Help()
+    retry = error_details_pb2.RetryInfo()
     for detail in status.details:
-        for target in (info, request, help_):
+        for target in (info, request, help_, retry):
             detail.Unpack(target)
     remote = RemoteError(
         status.message,
@@ -158,6 +164,7 @@ def remote_error(error: grpc.RpcError) -> RemoteError:
         violations=[Violation(v.field, v.description) for v in request.field_violations],
         metadata=dict(info.metadata),
         hint=" ".join(link.description for link in help_.links),
+        retry_after=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
     )
     remote.attachments = [detail for detail in status.details if "/google.rpc." not in detail.type_url]
     return remote

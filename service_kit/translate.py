@@ -178,6 +178,8 @@ def usage_from_proto(message: pb.TokenUsage) -> Usage:
         completion_tokens=message.completion_tokens,
         reasoning_tokens=message.reasoning_tokens,
         cost_usd=message.cost_usd if message.HasField("cost_usd") else None,
+        cached_tokens=message.cached_tokens,
+        estimated_calls=message.estimated_calls,
     )
 
 

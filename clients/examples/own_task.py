@@ -40,7 +40,7 @@ def cost_of(configuration: dict[str, Value], seed: int) -> float:
     An order costs 30, a unit on the shelf 0.02 a day, a lost sale 2, a look at the shelf 0.5.
     """
     size, level, review = (int(configuration[parameter.name]) for parameter in SPACE.parameters)  # type: ignore[arg-type]
-    rng, stock, cost = random.Random(seed), size, 0.0  # noqa: S311 (customers keep no secrets)
+    rng, stock, cost = random.Random(seed), size, 0.0
     arriving: dict[int, int] = {}
     for day in range(DAYS):
         stock += arriving.pop(day, 0)

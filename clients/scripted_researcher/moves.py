@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from clients.scripted_researcher.sources import variants
 from service_kit.parameters import Configuration, InvalidConfiguration, Kind, Parameter, Scale, Value
 
 SMALL_FRACTION = 0.025
@@ -30,7 +31,7 @@ class Towards(StrEnum):
 def moved(parameter: Parameter, value: Value, towards: Towards, size: int = 1) -> Value | None:
     """``value`` moved by ``size`` small steps; None where the range ends or no such move exists."""
     if towards is Towards.CHANGE:
-        others = [other for other in alternatives(parameter) if other != value]
+        others = [other for other in alternatives(parameter, value) if other != value]
         return others[(size - 1) % len(others)] if others else None
     if isinstance(value, tuple):
         first = _number_moved(parameter, value[0], towards, size) if value else None
@@ -38,8 +39,9 @@ def moved(parameter: Parameter, value: Value, towards: Towards, size: int = 1) -
     return _checked(parameter, _number_moved(parameter, value, towards, size))
 
 
-def alternatives(parameter: Parameter) -> Sequence[Value]:
-    """The values of an unordered parameter: its choices, or patterns over a two-letter alphabet such as ``[SL]+``."""
+def alternatives(parameter: Parameter, value: Value) -> Sequence[Value]:
+    """The values of an unordered parameter: its choices, patterns over a two-letter alphabet such as ``[SL]+``, or
+    variants of the source ``value``."""
     match parameter.kind:
         case Kind.CATEGORICAL:
             return parameter.choices
@@ -49,6 +51,8 @@ def alternatives(parameter: Parameter) -> Sequence[Value]:
             short, long = letters[1], letters[2]
             length = len(parameter.default) if isinstance(parameter.default, str) else 4
             return [short * (length - n) + long * n for n in range(length, -1, -1)]
+        case Kind.SOURCE:
+            return variants(str(value), parameter.max_length)
     return ()
 
 

@@ -149,6 +149,7 @@ def _parameter(data: Mapping[str, Any]) -> Parameter:
         step=data.get("step"),
         choices=tuple(data.get("choices") or ()),
         length=data.get("length"),
+        max_length=data.get("max_length") or 4096,
         pattern=data.get("pattern") or "",
     )
 

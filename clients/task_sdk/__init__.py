@@ -15,6 +15,7 @@ Every evaluation runs in a process of its own and is killed whole. Importing thi
 from clients.task_sdk.definition import Task, task
 from clients.task_sdk.evaluation import Context, Infeasible, Result
 from clients.task_sdk.problems import InvalidTask
+from clients.task_sdk.sandboxed import sandboxed
 from clients.task_sdk.spaces import Boolean, Choice, Integer, Numbers, Real, Source, Text
 from service_kit.parameters import Split
 
@@ -32,5 +33,6 @@ __all__ = [
     "Split",
     "Task",
     "Text",
+    "sandboxed",
     "task",
 ]

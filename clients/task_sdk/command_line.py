@@ -106,7 +106,7 @@ async def _try(task: Task, values: list[str], seed: int, fraction: float, split:
     if split is Split.HELD_OUT and not task.held_out:
         raise InvalidArgument.of("--held-out", f"is not possible: the task {task.name} has no held-out data")
     configuration = task.space.validate(read_values(task, values))
-    if violations := task.violations(configuration):
+    if violations := await asyncio.to_thread(task.violations, configuration):
         _show(task, Ending(Outcome.INFEASIBLE, message=sentences(violations)))
         raise typer.Exit(1)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from clients.task_sdk.evaluation import Context, Infeasible
 from clients.task_sdk.problems import InvalidTask
+from clients.task_sdk.sandboxed import source_violations
 from clients.task_sdk.signatures import Function, arguments_problems, name_of, own_defaults
-from clients.task_sdk.spaces import read_space
+from clients.task_sdk.spaces import Source, read_space
 from service_kit.parameters import Configuration, Direction, Objective, ParameterSpace, Violation
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Task:
     sources: tuple[Path, ...]
     """Files beside the author's module that a language model should read."""
     _space: ParameterSpace
+    _defines: Mapping[str, str]
+    """What each source parameter must define, where it says so."""
     _checks: list[Check] = field(default_factory=list)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -97,9 +100,16 @@ class Task:
         return check
 
     def violations(self, configuration: Configuration) -> list[Violation]:
-        """What the author's checks find wrong. Raises :class:`CheckFailed` naming the check and its mistake."""
-        found = []
-        for check in self._checks:
+        """What is wrong with source code, and what the author's checks find wrong. Not for an event loop's thread.
+
+        Raises :class:`CheckFailed` naming the check and its mistake.
+        """
+        found = [
+            violation
+            for name, defines in self._defines.items()
+            for violation in source_violations(name, str(configuration[name]), defines)
+        ]
+        for check in self._checks if not found else ():
             names = inspect.signature(check).parameters
             field_ = next(iter(names)) if len(names) == 1 else ""
             try:
@@ -205,6 +215,7 @@ def task(
             identity=dict(identity or {}),
             sources=files,
             _space=known,
+            _defines={n: d.defines for n, d in space.items() if isinstance(d, Source) and d.defines},
         )
 
     return define

@@ -25,6 +25,7 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin
 
 from clients.task_sdk.optuna_distributions import dimension_arguments
 from clients.task_sdk.problems import Problem
+from clients.task_sdk.sandboxed import parts_of
 from service_kit.parameters import (
     InvalidConfiguration,
     Kind,
@@ -60,9 +61,14 @@ class Dimension:
         default = self.default if self.default is not None else fallback
         if default is None:
             raise Problem("has no default: give default=… or a default of the function's argument")
-        draft = Parameter(name, kind, default, self.doc, self.locked, **fields)
+        draft = Parameter(name, kind, default, self.sentence, self.locked, **fields)
         checked = draft.check(value_from_json(list(default)) if isinstance(default, list | tuple) else default)
-        return Parameter(name, kind, checked, self.doc, self.locked, **fields)
+        return Parameter(name, kind, checked, self.sentence, self.locked, **fields)
+
+    @property
+    def sentence(self) -> str:
+        """The parameter's documentation."""
+        return self.doc
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +172,27 @@ class Numbers(Dimension):
 
 @dataclass(frozen=True, slots=True)
 class Source(Dimension):
-    """Source code that the task itself runs in a sandbox. ``default`` is the code to start from."""
+    """Source code that the task itself runs in a sandbox. ``default`` is the code to start from.
+
+    ``defines`` names the Python function that it must define, as in ``priority(item, bins)``: every proposal is then
+    checked like a search mechanism, and :func:`clients.task_sdk.sandboxed` calls it.
+    """
 
     _: KW_ONLY
+    defines: str = ""
     max_length: int = 65_536
 
     def parameter(self, name: str) -> Parameter:
+        if self.defines:
+            parts_of(self.defines)
         return self._build(name, Kind.SOURCE, None, max_length=self.max_length)
+
+    @property
+    def sentence(self) -> str:
+        """The documentation, with what the source must define."""
+        must = f"Python source that defines `def {self.defines}`; it may import math, random, statistics, itertools, "
+        must += "collections, functools, heapq and bisect, and reaches no files and no network."
+        return f"{self.doc} {must}".strip() if self.defines else self.doc
 
 
 def read_space(space: Mapping[str, object], own_defaults: Mapping[str, object]) -> tuple[ParameterSpace, list[str]]:

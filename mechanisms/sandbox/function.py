@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
 from mechanisms.findings import Finding, Stage, size_finding
+from mechanisms.printable import one_line
 from mechanisms.sandbox.answers import WorkerFailure, opened, refusals
 from mechanisms.sandbox.channel import Channel, ChannelFailure
-from mechanisms.sandbox.contract import Breach
-from mechanisms.sandbox.failures import FailureKind, SourceRejected
+from mechanisms.sandbox.failures import MESSAGE_CHARACTERS, FailureKind, SourceRejected
 from mechanisms.sandbox.limits import SandboxLimits, SandboxPolicy
-
-__all__ = ["Breach", "FunctionFailure", "SandboxedFunction", "Signature"]
 
 T = TypeVar("T")
 _LIMITS = SandboxLimits()
@@ -113,14 +111,16 @@ class SandboxedFunction:
     async def call(self, *arguments: Any, judge: Callable[[Any], T]) -> T:
         """``judge``'s reading of the answer to one call; both directions carry JSON's types only.
 
-        ``judge`` raises :class:`Breach` for an answer of the wrong type or range. Raises :class:`FunctionFailure`.
+        ``judge`` raises TypeError or ValueError for an answer of the wrong type or range, with a sentence that follows
+        the function's name. Raises :class:`FunctionFailure`.
         """
         answer = await self._ask({"op": "apply", "values": list(arguments)}, self._limits.call_seconds)
         try:
             return judge(self._opened(answer))
-        except Breach as breach:
+        except (TypeError, ValueError) as error:
             await self.close()
-            raise FunctionFailure(self.signature.name, breach.kind, str(breach)) from None
+            kind = FailureKind.WRONG_TYPE if isinstance(error, TypeError) else FailureKind.OUT_OF_RANGE
+            raise FunctionFailure(self.signature.name, kind, one_line(str(error), MESSAGE_CHARACTERS)) from None
         except FunctionFailure:
             await self.close()
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import openai
@@ -13,9 +13,13 @@ import structlog
 import tenacity
 
 from service_kit.errors import InvalidArgument
+from service_kit.llm.budget import COMPLETION_TOKENS, Budget, Reservation
 from service_kit.llm.cassette import Cassette
+from service_kit.llm.dialect import Dialect, Format, reasoning_text
 from service_kit.llm.failures import TRANSIENT, Failure, Message, ModelError, model_error
-from service_kit.llm.usage import Usage, price
+from service_kit.llm.prices import Prices
+from service_kit.llm.tokens import estimate, estimate_messages
+from service_kit.llm.usage import Usage
 from service_kit.settings import ModelSettings
 
 PURPOSE_HEADER = "X-Bilevel-Purpose"
@@ -23,6 +27,9 @@ PURPOSE_HEADER = "X-Bilevel-Purpose"
 
 PATIENCE = 300.0
 """Longest Retry-After in seconds that is waited for; a longer one is an answer."""
+
+Schema = tuple[str, Mapping[str, Any]]
+"""Name and JSON schema of an answer."""
 
 log = structlog.get_logger("service_kit.llm")
 
@@ -59,14 +66,20 @@ class LanguageModel:
         cassette: Cassette | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Raises :class:`InvalidArgument` without a model name. With a ``cassette`` calls are recorded or replayed."""
-        if not settings.model:
+        """Raises :class:`InvalidArgument` without a model name, or for wrong prices.
+
+        With a ``cassette`` calls are recorded or replayed; a replay takes the recorded model's name.
+        """
+        replaying = cassette is not None and not cassette.recording
+        name = cassette.model if cassette is not None and replaying and cassette.model else settings.model
+        if not name:
             raise InvalidArgument.of("BILEVEL_MODEL", "must name a model that the endpoint offers")
         self.settings = settings
-        self.name = settings.model
-        self.schema_refused = False
-        """Whether the endpoint has shown that it does not take a response format."""
-        self._cassette = cassette
+        self.name = name
+        self.dialect = Dialect(settings)
+        self.prices = Prices.of(settings)
+        self._tape = cassette if not replaying else None
+        self._replay = cassette if replaying else None
         self._sleep = sleep
         self._client = openai.AsyncOpenAI(
             base_url=settings.base_url or "https://api.openai.com/v1",
@@ -81,98 +94,196 @@ class LanguageModel:
         """Whether the scripted researcher is to answer, by the configured name; each answer tells for itself."""
         return is_scripted(self.name)
 
+    @property
+    def priced(self) -> bool:
+        """Whether the model's price is known, without which a budget in money cannot be kept."""
+        return self.prices.price(self.name) is not None
+
     async def close(self) -> None:
         await self._client.close()
 
     async def complete(
-        self, purpose: str, messages: Sequence[Message], *, response_format: Mapping[str, Any] | None = None
+        self, purpose: str, messages: Sequence[Message], *, schema: Schema | None = None, budget: Budget | None = None
     ) -> Completion:
-        """The model's answer to ``messages``. Transient failures are repeated as often as the settings allow.
+        """The model's answer to ``messages``, in the form of ``schema`` as far as the endpoint offers that.
 
-        Raises :class:`ModelError` with the failure's kind, the usage so far and the messages.
+        Transient failures are repeated as often as the settings allow. Each attempt sets aside what it may use in the
+        ``budget``. Raises :class:`ModelError` with the failure's kind, the usage so far and the messages.
         """
-        if self._cassette is not None and not self._cassette.recording:
-            answer = self._cassette.replay(purpose, messages)
-            return Completion(answer["text"], answer["model"], Usage.from_json(answer["usage"]), answer["latency"])
-        started, attempts = time.monotonic(), 0
+        budget, started = budget or Budget(), time.monotonic()
+        if self._replay is not None:
+            return self._replayed(self._replay, purpose, messages, budget)
+        try:
+            completion = await self._patiently(_Call(purpose, tuple(messages), schema, budget), started)
+        except ModelError as error:
+            error.messages = error.messages or tuple(messages)
+            error.latency = time.monotonic() - started
+            if self._tape is not None and error.kind is not Failure.BUDGET_SPENT:
+                await self._tape.record_failure(purpose, messages, error)
+            raise
+        usage = completion.usage.to_json()
+        log.info(
+            "model answered", purpose=purpose, model=completion.model, seconds=round(completion.latency, 3), **usage
+        )
+        if self._tape is not None:
+            answer = {
+                "text": completion.text,
+                "model": completion.model,
+                "usage": usage,
+                "latency": completion.latency,
+            }
+            await self._tape.record(purpose, messages, answer)
+        return completion
+
+    def _replayed(self, tape: Cassette, purpose: str, messages: Sequence[Message], budget: Budget) -> Completion:
+        with budget.reserve(self._estimate(messages, None)) as held:
+            try:
+                answer = tape.replay(purpose, messages)
+            except ModelError as error:
+                held.settle(error.usage)
+                raise
+            usage = Usage.from_json(answer["usage"])
+            held.settle(usage)
+        return Completion(answer["text"], answer["model"], usage, answer["latency"])
+
+    async def _patiently(self, call: _Call, started: float) -> Completion:
+        """Attempt after attempt, until one is answered or the patience is over."""
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self.settings.retries + 1),
             retry=tenacity.retry_if_exception(_worth_repeating),
             wait=_pause,
             sleep=self._sleep,
-            before_sleep=lambda state: _log_retry(purpose, state),
+            before_sleep=lambda state: _log_retry(call.purpose, state),
             reraise=True,
         )
-        try:
-            async for attempt in retrying:
-                with attempt:
-                    attempts += 1
-                    response = await self._request(purpose, messages, response_format)
-        except ModelError as error:
-            error.usage, error.messages = Usage(calls=attempts), tuple(messages)
-            raise
-        usage = self._usage(response, attempts)
-        latency = time.monotonic() - started
-        log.info("model answered", purpose=purpose, model=response.model, seconds=round(latency, 3), **usage.to_json())
-        completion = Completion(_text(response, usage, tuple(messages)), response.model or self.name, usage, latency)
-        if self._cassette is not None:
-            answer = {"text": completion.text, "model": completion.model, "usage": usage.to_json(), "latency": latency}
-            await self._cassette.record(purpose, messages, answer)
-        return completion
+        usage = Usage()
+        async for attempt in retrying:
+            with attempt:
+                try:
+                    text, model, used = await self._attempt(call)
+                except ModelError as error:
+                    usage = error.usage = usage + error.usage
+                    raise
+        return Completion(text, model, usage + used, time.monotonic() - started)
 
-    async def _request(
-        self, purpose: str, messages: Sequence[Message], response_format: Mapping[str, Any] | None
-    ) -> Any:
-        s, options = self.settings, dict[str, Any]()
-        if s.temperature is not None:
-            options["temperature"] = s.temperature
-        if s.max_tokens is not None:
-            # OpenAI's own endpoint has renamed the field; most others only know the old name.
-            options["max_completion_tokens" if s.base_url is None else "max_tokens"] = s.max_tokens
-        if response_format is not None:
-            options["response_format"] = response_format
+    async def _attempt(self, call: _Call) -> tuple[str, str, Usage]:
+        """One attempt: repeated at once, without a pause, when the endpoint's refusal taught its dialect something."""
+        usage, format_, refused = Usage(), self.dialect.format, False
+        while True:
+            fields = self.dialect.request(call.messages, call.schema, format_, self._longest_answer(call.budget))
+            try:
+                with call.budget.reserve(self._estimate(call.messages, call.schema, call.budget)) as held:
+                    text, model, used = await self._ask(call, fields, held)
+            except ModelError as error:
+                usage = error.usage = usage + error.usage
+                if error.kind is not Failure.BAD_REQUEST:
+                    raise
+                if learned := self.dialect.learn(error, fields):
+                    log.warning("the endpoint refused a field", now=learned, reason=error.message)
+                elif "response_format" in fields:
+                    format_, refused = Format(format_ - 1), True
+                else:
+                    raise
+                continue
+            if refused:
+                self.dialect.format = format_
+                log.warning("the endpoint refused the answer's format", now=format_.name.lower())
+            return text, model, usage + used
+
+    async def _ask(self, call: _Call, fields: Mapping[str, Any], held: Reservation) -> tuple[str, str, Usage]:
+        """One request; what it used is settled, and counted on its error."""
+        try:
+            response = await self._request(call.purpose, fields)
+            used = self._usage(response, held.estimate)
+            held.settle(used)
+            return _text(response, used, call.messages), response.model or self.name, used
+        except ModelError as error:
+            if not error.usage.calls:
+                error.usage = replace(held.estimate, estimated_calls=1) if error.charged else Usage(calls=1)
+                held.settle(error.usage)
+            raise
+
+    async def _request(self, purpose: str, fields: Mapping[str, Any]) -> Any:
         failure: ModelError | None = None
         create: Any = self._client.chat.completions.create
         try:
-            async with asyncio.timeout(s.timeout):  # the library's own limit is for each read, not for the answer
-                response = await create(
-                    model=self.name,
-                    messages=[message.to_json() for message in messages],
-                    extra_headers={PURPOSE_HEADER: purpose},
-                    **options,
-                )
+            async with asyncio.timeout(self.settings.timeout):  # the library's own limit is for each read
+                response = await create(model=self.name, extra_headers={PURPOSE_HEADER: purpose}, **fields)
         except (TimeoutError, ValueError, openai.OpenAIError) as error:
-            failure = model_error(error, s)
+            failure = model_error(error, self.settings)
         if failure is not None:
             # Raised outside the handler: the library's exception, which would be its context, may quote the key.
             raise failure
         if not isinstance(getattr(response, "choices", None), list):
-            raise model_error(ValueError(), s)
+            raise model_error(ValueError(), self.settings)
         return response
 
-    def _usage(self, response: Any, attempts: int) -> Usage:
-        counted = response.usage
+    def _longest_answer(self, budget: Budget) -> int | None:
+        return self.settings.max_tokens or (COMPLETION_TOKENS if budget.limited else None)
+
+    def _estimate(self, messages: Sequence[Message], schema: Schema | None, budget: Budget | None = None) -> Usage:
+        """The most that a call may use."""
+        prompt = estimate_messages(messages) + (estimate(str(schema[1])) if schema is not None else 0)
+        written = self._longest_answer(budget or Budget()) or COMPLETION_TOKENS
+        return Usage(1, prompt, written, 0, self._cost(self.name, prompt, written))
+
+    def _usage(self, response: Any, reserved: Usage) -> Usage:
+        """What a response used: as it counts it, else estimated."""
+        model = response.model or self.name
+        counted = self.dialect.usage(response)
         if counted is None:
-            return Usage(calls=attempts, cost_usd=None)
-        details = counted.completion_tokens_details
-        prompt, completion = counted.prompt_tokens or 0, counted.completion_tokens or 0
-        reasoning = (details.reasoning_tokens or 0) if details is not None else 0
-        return Usage(attempts, prompt, completion, reasoning, price(self.settings, prompt, completion))
+            content = (response.choices[0].message.content or "") if response.choices else ""
+            thought = estimate(reasoning_text(response))
+            written = estimate(content) + thought
+            cost = self._cost(model, reserved.prompt_tokens, written)
+            return Usage(1, reserved.prompt_tokens, written, thought, cost, estimated_calls=1)
+        if counted.prompt_tokens * 4 < reserved.prompt_tokens and not is_scripted(model):
+            log.warning(
+                "the endpoint read far fewer tokens than were sent: it may have cut the prompt, see docs/models.md",
+                model=model,
+                read=counted.prompt_tokens,
+                estimated=reserved.prompt_tokens,
+            )
+        cost = self._cost(model, counted.prompt_tokens, counted.completion_tokens, counted.cached_tokens)
+        return replace(counted, cost_usd=cost)
+
+    def _cost(self, model: str, prompt: int, written: int, cached: int = 0) -> float | None:
+        """US dollars; None where the price is unknown. The scripted researcher has no price: it costs nothing."""
+        if is_scripted(model):
+            return 0.0
+        price = self.prices.price(model, self.name)
+        return price.cost(prompt, written, cached) if price is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What one call asks."""
+
+    purpose: str
+    messages: tuple[Message, ...]
+    schema: Schema | None
+    budget: Budget
 
 
 def _text(response: Any, usage: Usage, messages: tuple[Message, ...]) -> str:
-    def failed(kind: Failure, text: str) -> ModelError:
-        return ModelError(kind, text, usage=usage, messages=messages)
+    """The answer's text. Raises :class:`ModelError` where it is refused, cut off or empty."""
+
+    def failed(kind: Failure, said: str, answer: str = "") -> ModelError:
+        answered = (*messages, Message("assistant", answer)) if answer else messages
+        return ModelError(kind, said, usage=usage, messages=answered)
 
     if not response.choices:
         raise failed(Failure.EMPTY, "the model sent no answer")
     choice = response.choices[0]
-    text = choice.message.content or ""
-    if choice.message.refusal or choice.finish_reason == "content_filter":
+    text, end = choice.message.content or "", choice.finish_reason
+    if choice.message.refusal or end == "content_filter":
         raise failed(Failure.REFUSED, f"the model refused to answer: {choice.message.refusal or 'content filter'}")
-    if choice.finish_reason == "length":
-        answered = (*messages, Message("assistant", text))
-        raise ModelError(Failure.TRUNCATED, "the model's answer was cut off", usage=usage, messages=answered)
+    if end == "insufficient_system_resource":  # DeepSeek: the endpoint was short of resources and stopped
+        raise failed(Failure.SERVER_ERROR, "the endpoint broke off the answer for want of resources", text)
+    if end == "length":
+        where = " while it was still reasoning" if not text.strip() and reasoning_text(response) else ""
+        said = f"the model's answer was cut off{where} after {usage.completion_tokens} tokens"
+        raise failed(Failure.TRUNCATED, said, text)
     if not text.strip():
         raise failed(Failure.EMPTY, "the model's answer is empty")
     return text

@@ -46,6 +46,7 @@ class Failure(StrEnum):
     TRUNCATED = "truncated"
     INVALID = "invalid"
     NOT_RECORDED = "not_recorded"
+    BUDGET_SPENT = "budget_spent"
 
 
 TRANSIENT = frozenset({Failure.UNREACHABLE, Failure.RATE_LIMITED, Failure.TIMED_OUT, Failure.SERVER_ERROR})
@@ -61,12 +62,13 @@ _HINTS = {
     Failure.TIMED_OUT: "Raise BILEVEL_MODEL_TIMEOUT, or choose a faster model with BILEVEL_MODEL.",
     Failure.SERVER_ERROR: "Try again later, or choose another endpoint with OPENAI_BASE_URL.",
     Failure.BAD_REQUEST: "Check that BILEVEL_TEMPERATURE and BILEVEL_MAX_TOKENS suit this model.",
-    Failure.CONTEXT_TOO_LONG: "Choose a model with a longer context with BILEVEL_MODEL.",
+    Failure.CONTEXT_TOO_LONG: "Lower BILEVEL_CONTEXT_TOKENS, or choose a model with a longer context.",
     Failure.REFUSED: "Choose another model with BILEVEL_MODEL.",
     Failure.EMPTY: "Raise BILEVEL_MAX_TOKENS, or choose another model with BILEVEL_MODEL.",
     Failure.TRUNCATED: "Raise BILEVEL_MAX_TOKENS.",
     Failure.INVALID: "Choose a model that follows a JSON schema with BILEVEL_MODEL.",
     Failure.NOT_RECORDED: "Record the conversation again: its prompts have changed since.",
+    Failure.BUDGET_SPENT: "Go on with a larger budget of tokens or money.",
 }
 
 
@@ -74,7 +76,9 @@ class ModelError(Unavailable):
     """A language model gave no usable answer.
 
     ``usage`` counts every attempt, and ``messages`` is the conversation so far, so that a failed exchange can be
-    accounted for and stored like any other. ``retry_after`` is the wait in seconds that the endpoint asked for.
+    accounted for and stored like any other. ``retry_after`` is the wait in seconds that the endpoint asked for,
+    ``parameter`` the field of the request that it refused, ``latency`` the seconds until the failure was certain.
+    ``charged`` says whether the endpoint may have worked, and charge for it, though no answer arrived.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class ModelError(Unavailable):
         retry_after: float | None = None,
         usage: Usage | None = None,
         messages: tuple[Message, ...] = (),
+        parameter: str = "",
+        charged: bool = False,
     ) -> None:
         ServiceError.__init__(self, message, hint=_HINTS[kind])
         self.dependency = "the language model"
@@ -92,26 +98,36 @@ class ModelError(Unavailable):
         self.retry_after = retry_after
         self.usage = usage or Usage()
         self.messages = messages
+        self.parameter = parameter
+        self.charged = charged
+        self.latency = 0.0
 
 
-_TOO_LONG = re.compile(r"(?i)context.{0,20}(length|window|size)|maximum context|too many tokens|prompt is too long")
+_TOO_LONG = re.compile(
+    r"(?i)context.{0,20}(length|window|size)|maximum context|too many tokens|prompt is too long|input tokens exceed"
+)
 
 
 def model_error(error: Exception, settings: ModelSettings) -> ModelError:
     """The typed form of what the client library raised. The key is never in it, whatever the endpoint echoes."""
     endpoint = settings.base_url or "api.openai.com"
     if isinstance(error, TimeoutError | openai.APITimeoutError):
-        return ModelError(Failure.TIMED_OUT, f"the model did not answer within {settings.timeout:g} s")
+        return ModelError(Failure.TIMED_OUT, f"the model did not answer within {settings.timeout:g} s", charged=True)
     if isinstance(error, openai.APIConnectionError):
-        return ModelError(Failure.UNREACHABLE, f"the model endpoint {endpoint} cannot be reached")
+        # By name: which HTTP library is underneath depends on the version of the client.
+        if type(error.__cause__).__name__ == "ConnectError":
+            return ModelError(Failure.UNREACHABLE, f"the model endpoint {endpoint} cannot be reached")
+        said = f"the model endpoint {endpoint} closed the connection before it had answered"
+        return ModelError(Failure.UNREACHABLE, said, charged=True)
     if not isinstance(error, openai.APIStatusError):
         return ModelError(Failure.NOT_AN_ENDPOINT, f"{endpoint} does not answer like an OpenAI-compatible endpoint")
     status, said = error.status_code, _said(error, settings)
     if status in (401, 403):
         return ModelError(Failure.UNAUTHORIZED, f"{endpoint} refused the API key ({status})")
     if status == 404:
-        return ModelError(Failure.UNKNOWN_MODEL, f"{endpoint} does not offer the model {settings.model!r} (404)")
-    if status == 429 and error.code == "insufficient_quota":
+        text = f"{endpoint} does not offer the model {settings.model!r} (404)"
+        return ModelError(Failure.UNKNOWN_MODEL, f"{text}: {said}" if said else text)
+    if status == 402 or (status == 429 and error.code == "insufficient_quota"):
         return ModelError(Failure.QUOTA_USED_UP, f"{endpoint} says that the quota is used up")
     if status == 429:
         wait = retry_after(error.response.headers)
@@ -121,7 +137,8 @@ def model_error(error: Exception, settings: ModelSettings) -> ModelError:
     if status in (408, 409) or status >= 500:
         wait = retry_after(error.response.headers)
         return ModelError(Failure.SERVER_ERROR, f"{endpoint} failed ({status}): {said}", retry_after=wait)
-    return ModelError(Failure.BAD_REQUEST, f"{endpoint} refused the request ({status}): {said}")
+    refused = f"{endpoint} refused the request ({status}): {said}"
+    return ModelError(Failure.BAD_REQUEST, refused, parameter=error.param or "")
 
 
 def _said(error: openai.APIStatusError, settings: ModelSettings) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
-
-from service_kit.settings import ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +13,16 @@ class Usage:
     calls: int = 0
     """Number of calls, failed ones included."""
     prompt_tokens: int = 0
+    """Tokens read, cached ones included."""
     completion_tokens: int = 0
     """Tokens written, reasoning tokens included."""
     reasoning_tokens: int = 0
     cost_usd: float | None = 0.0
     """US dollars; None when the model's price is unknown, which is not the same as free."""
+    cached_tokens: int = 0
+    """Tokens read that the endpoint had in its cache."""
+    estimated_calls: int = 0
+    """Calls whose tokens were estimated, because the endpoint did not count them."""
 
     def __add__(self, other: Self) -> Usage:
         known = self.cost_usd is not None and other.cost_usd is not None
@@ -29,6 +32,8 @@ class Usage:
             self.completion_tokens + other.completion_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
             (self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
+            self.cached_tokens + other.cached_tokens,
+            self.estimated_calls + other.estimated_calls,
         )
 
     @property
@@ -37,22 +42,9 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "calls": self.calls,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "reasoning_tokens": self.reasoning_tokens,
-            "cost_usd": self.cost_usd,
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """The inverse of :meth:`to_json`."""
         return cls(**data)
-
-
-def price(settings: ModelSettings, prompt_tokens: int, completion_tokens: int) -> float | None:
-    """Cost in US dollars by the configured prices for a million tokens; None unless both are configured."""
-    if settings.price_input is None or settings.price_output is None:
-        return None
-    return (prompt_tokens * settings.price_input + completion_tokens * settings.price_output) / 1e6

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from inner_service.tasks import Tasks
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Direction, Kind, Objective, Parameter, ParameterSpace
+from service_kit.processes import ProcessGroup, spawn
 from service_kit.server import ServerSettings, serving
 from service_kit.settings import ModelSettings
 from service_kit.status import remote_error
@@ -395,3 +397,41 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
 async def inner(serve_inner: Serve) -> AsyncIterator[Inner]:
     async with serve_inner() as inner:
         yield inner
+
+
+class Process:
+    """The inner service as its own process; every start after the first is at the same address."""
+
+    def __init__(self, folder: Path, task: str, model: str) -> None:
+        self.folder, self.task, self.model = folder, task, model
+        self.group: ProcessGroup | None = None
+        self.address = "127.0.0.1:0"
+        self.channel: Any = None
+
+    async def start(self) -> inner_pb2_grpc.InnerLoopServiceStub:
+        address = self.folder / "address"
+        address.unlink(missing_ok=True)
+        options = ["--listen", self.address, "--address-file", str(address), "--task", f"quadratic={self.task}"]
+        options += ["--database", f"sqlite:///{self.folder / 'inner.db'}"]
+        environment = {"OPENAI_BASE_URL": self.model, "BILEVEL_MODEL": "test-model", "PATH": "/usr/bin:/bin"}
+        self.group = await spawn([sys.executable, "-m", "inner_service", *options], env=environment)
+        ended = asyncio.create_task(self.group.wait())
+        while not address.exists():
+            assert not ended.done(), "the service ended while it started"
+            await asyncio.wait({ended}, timeout=0.02)
+        ended.cancel()
+        self.address = address.read_text().strip()
+        self.channel = grpc.aio.insecure_channel(self.address)
+        return inner_pb2_grpc.InnerLoopServiceStub(self.channel)
+
+    async def kill(self) -> None:
+        assert self.group is not None
+        await self.group.kill()
+        await self.channel.close()
+
+
+@pytest.fixture
+async def process(tmp_path: Path, served, endpoint) -> Any:
+    process = Process(tmp_path, served.address, endpoint.url)
+    yield process
+    await process.kill()

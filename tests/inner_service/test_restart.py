@@ -5,12 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from bilevel.v1 import inner_pb2 as pb
-from bilevel.v1 import inner_pb2_grpc, trace_pb2
-
-from service_kit.processes import ProcessGroup, spawn
+from bilevel.v1 import trace_pb2
 
 COUNTER = '''
 class Mechanism:
@@ -25,42 +22,6 @@ class Mechanism:
     def prompt(self, view):
         return f"{self.seen} trials were seen"
 '''
-
-
-class Process:
-    """The inner service as its own process."""
-
-    def __init__(self, folder: Path, task: str, model: str) -> None:
-        self.folder, self.task, self.model = folder, task, model
-        self.group: ProcessGroup | None = None
-        self.channel: Any = None
-
-    async def start(self) -> inner_pb2_grpc.InnerLoopServiceStub:
-        address = self.folder / "address"
-        address.unlink(missing_ok=True)
-        options = ["--listen", "127.0.0.1:0", "--address-file", str(address), "--task", f"quadratic={self.task}"]
-        options += ["--database", f"sqlite:///{self.folder / 'inner.db'}"]
-        environment = {"OPENAI_BASE_URL": self.model, "BILEVEL_MODEL": "test-model", "PATH": "/usr/bin:/bin"}
-        self.group = await spawn([sys.executable, "-m", "inner_service", *options], env=environment)
-        ended = asyncio.create_task(self.group.wait())
-        while not address.exists():
-            assert not ended.done(), "the service ended while it started"
-            await asyncio.wait({ended}, timeout=0.02)
-        ended.cancel()
-        self.channel = grpc.aio.insecure_channel(address.read_text().strip())
-        return inner_pb2_grpc.InnerLoopServiceStub(self.channel)
-
-    async def kill(self) -> None:
-        assert self.group is not None
-        await self.group.kill()
-        await self.channel.close()
-
-
-@pytest.fixture
-async def process(tmp_path: Path, served, endpoint) -> Any:
-    process = Process(tmp_path, served.address, endpoint.url)
-    yield process
-    await process.kill()
 
 
 async def watched(stub: Any, name: str, after: int = 0) -> list[trace_pb2.TraceEvent]:

@@ -54,14 +54,6 @@ async def test_a_watcher_that_reads_nothing_delays_nobody(inner) -> None:
     assert late == events
 
 
-async def test_watches_end_when_the_server_drains(inner) -> None:
-    name = await inner.create()
-    events = inner.events(name)
-    await anext(events)
-    inner.draining.set()
-    assert [event async for event in events] == []
-
-
 async def test_state_is_what_the_log_says(serve_inner) -> None:
     async with serve_inner() as inner:
         run, _ = await inner.driven(max_trials=3, confirmation_seeds=2)

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from mechanisms.sandbox.failures import FailureKind, SourceRejected
-from mechanisms.sandbox.function import Breach, FunctionFailure, SandboxedFunction, Signature, check_function
+from mechanisms.sandbox.function import FunctionFailure, SandboxedFunction, Signature, check_function
 from mechanisms.sandbox.limits import SandboxLimits
 
 PRIORITY = Signature("priority", ("item", "bins"))
@@ -27,7 +27,7 @@ def priority(item, bins):
 
 def numbers(answer: Any) -> list[float]:
     if type(answer) is not list:
-        raise Breach(FailureKind.WRONG_TYPE, "must return a list of numbers")
+        raise TypeError("must return a list of numbers")
     return answer
 
 

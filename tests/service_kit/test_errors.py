@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from service_kit.errors import (
     AlreadyExists,
     Conflict,
+    Draining,
     Exhausted,
     InvalidArgument,
     InvalidConfiguration,
@@ -76,6 +77,7 @@ EXAMPLES = [
     (PermissionDenied("InstallMechanism", "install"), "PERMISSION_DENIED", "PERMISSION_DENIED"),
     (Unauthenticated("no token"), "UNAUTHENTICATED", "UNAUTHENTICATED"),
     (Unavailable("task gpt"), "UNAVAILABLE", "DEPENDENCY_UNAVAILABLE"),
+    (Draining("the trace of runs/r1", 1.0), "UNAVAILABLE", "DRAINING"),
     (Exhausted("tokens", 1000), "RESOURCE_EXHAUSTED", "EXHAUSTED"),
     (Unimplemented("held-out evaluation"), "UNIMPLEMENTED", "UNIMPLEMENTED"),
     (ServiceError("the port is busy"), "FAILED_PRECONDITION", "REFUSED"),

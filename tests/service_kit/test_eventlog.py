@@ -134,12 +134,12 @@ async def test_resuming_from_any_number_sees_exactly_the_rest(
 async def test_a_watcher_is_woken_by_the_commit_and_not_by_its_poll(store) -> None:
     watching = asyncio.create_task(take(store[1], 1, poll=3600, heartbeat=3600))
     async with asyncio.timeout(10):
-        while not store[1]._watchers:  # noqa: ASYNC110
+        while not store[1]._watched:  # noqa: ASYNC110
             await asyncio.sleep(0)
         await append(store, "s", "x")
         (event,) = await watching
     assert event.kind == "x"
-    assert not store[1]._watchers
+    assert not store[1]._watched
 
 
 async def test_appends_through_another_handle_are_seen_by_polling(database_url: str) -> None:

@@ -1,8 +1,6 @@
 """The language model client against a real local endpoint that misbehaves on request."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -16,99 +14,18 @@ from structlog.testing import capture_logs
 from service_kit.errors import InvalidArgument, ServiceError
 from service_kit.llm.cassette import Cassette
 from service_kit.llm.client import PATIENCE, LanguageModel
+from service_kit.llm.dialect import Format
 from service_kit.llm.failures import Failure, Message, ModelError, retry_after
 from service_kit.llm.structured import ask
 from service_kit.llm.usage import Usage
-from service_kit.settings import ModelSettings
+from tests.service_kit.llm_endpoint import KEY, Endpoint, answer, refusal
 
-KEY = "swordfish-1234"
 HELLO = [Message("user", "hello")]
-Handler = Callable[[web.Request, dict[str, Any]], Awaitable[web.StreamResponse] | web.StreamResponse]
 
 
 class Proposal(BaseModel):
     hypothesis: str
     step: int = Field(default=1, ge=1, le=9)
-
-
-def answer(content: str | None = "hi", *, finish: str = "stop", **message: Any) -> web.Response:
-    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **message}}
-    usage = {
-        "prompt_tokens": 100,
-        "completion_tokens": 20,
-        "total_tokens": 120,
-        "completion_tokens_details": {"reasoning_tokens": 5},
-    }
-    body = {
-        "id": "1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "served",
-        "choices": [choice],
-        "usage": usage,
-    }
-    return web.json_response(body)
-
-
-def refusal(status: int, message: str = "no", *, code: str | None = None, **headers: str) -> web.Response:
-    body = {"error": {"message": message, "type": "error", "code": code}}
-    return web.json_response(body, status=status, headers={k.replace("_", "-"): v for k, v in headers.items()})
-
-
-class Endpoint:
-    """Answers call after call with the next of ``script``, and with the last one from then on."""
-
-    def __init__(self) -> None:
-        self.script: list[web.Response | Handler] = []
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[Mapping[str, str]] = []
-        self.slept: list[float] = []
-        self.models: list[LanguageModel] = []
-        self.url = ""
-        self.over = asyncio.Event()
-
-    async def hang(self, request: web.Request, body: Any) -> web.Response:
-        await self.over.wait()
-        return web.Response()
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        self.requests.append(body)
-        self.headers.append(request.headers.copy())
-        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        if isinstance(step, web.Response):
-            # A response object can be sent once; the script may repeat its last step.
-            return web.Response(body=step.body, status=step.status, headers=step.headers)
-        result = step(request, body)
-        return result if isinstance(result, web.StreamResponse) else await result
-
-    def model(
-        self, *script: web.Response | Handler, cassette: Cassette | None = None, **overrides: Any
-    ) -> LanguageModel:
-        async def sleep(seconds: float) -> None:
-            self.slept.append(seconds)
-
-        self.script = list(script)
-        fields = {"base_url": self.url, "api_key": KEY, "model": "served", "retries": 2, "timeout": 30.0} | overrides
-        self.models.append(LanguageModel(ModelSettings.load(**fields), cassette=cassette, sleep=sleep))
-        return self.models[-1]
-
-
-@pytest.fixture
-async def endpoint() -> AsyncIterator[Endpoint]:
-    endpoint = Endpoint()
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", endpoint.handle)
-    runner = web.AppRunner(app, shutdown_timeout=0)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    endpoint.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    yield endpoint
-    endpoint.over.set()
-    for model in endpoint.models:
-        await model.close()
-    await runner.cleanup()
 
 
 async def failure(model: LanguageModel) -> ModelError:
@@ -191,8 +108,12 @@ PERMANENT = [
     (refusal(403), Failure.UNAUTHORIZED, "OPENAI_API_KEY"),
     (refusal(404, "model not found"), Failure.UNKNOWN_MODEL, "BILEVEL_MODEL"),
     (refusal(429, code="insufficient_quota"), Failure.QUOTA_USED_UP, "OPENAI_API_KEY"),
-    (refusal(400, code="context_length_exceeded"), Failure.CONTEXT_TOO_LONG, "BILEVEL_MODEL"),
-    (refusal(400, "This model's maximum context length is 8 tokens"), Failure.CONTEXT_TOO_LONG, "BILEVEL_MODEL"),
+    (refusal(400, code="context_length_exceeded"), Failure.CONTEXT_TOO_LONG, "BILEVEL_CONTEXT_TOKENS"),
+    (
+        refusal(400, "This model's maximum context length is 8 tokens"),
+        Failure.CONTEXT_TOO_LONG,
+        "BILEVEL_CONTEXT_TOKENS",
+    ),
     (refusal(400, f"temperature {KEY} unsupported"), Failure.BAD_REQUEST, "BILEVEL_TEMPERATURE"),
     (answer(None, refusal="I will not"), Failure.REFUSED, "BILEVEL_MODEL"),
     (answer("", finish="content_filter"), Failure.REFUSED, "BILEVEL_MODEL"),
@@ -277,8 +198,9 @@ async def test_an_endpoint_without_schemas_is_asked_in_words_and_remembered(endp
     model = endpoint.model(without_schema)
     first = await ask(model, "propose", HELLO, Proposal)
     second = await ask(model, "propose", HELLO, Proposal)
-    assert (first.usage.calls, second.usage.calls) == (2, 1)
-    assert ["response_format" in request for request in endpoint.requests] == [True, False, False]
+    assert (first.usage.calls, second.usage.calls) == (3, 1)
+    formats = [request.get("response_format", {}).get("type") for request in endpoint.requests]
+    assert formats == ["json_schema", "json_object", None, None]
     assert '"maximum":9' in endpoint.requests[-1]["messages"][-1]["content"]
 
 
@@ -286,7 +208,7 @@ async def test_a_bad_request_for_another_reason_does_not_give_up_schemas(endpoin
     model = endpoint.model(refusal(400, "temperature unsupported"))
     with pytest.raises(ModelError, match="temperature unsupported"):
         await ask(model, "propose", HELLO, Proposal)
-    assert not model.schema_refused
+    assert model.dialect.format is Format.SCHEMA
 
 
 async def test_the_scripted_researcher_is_labelled(endpoint: Endpoint) -> None:

@@ -15,6 +15,7 @@ from service_kit.parameters import (
     Parameter,
     ParameterSpace,
     Scale,
+    brief,
     configuration_from_json,
     configuration_to_json,
     parse_value,
@@ -29,6 +30,14 @@ CHOICE = Parameter("ACTIVATION", Kind.CATEGORICAL, "relu", choices=("relu", "gel
 FLAG = Parameter("TIED", Kind.BOOLEAN, False)
 DEPTH = Parameter("DEPTH", Kind.INTEGER, 2, minimum=1, maximum=64, locked=True)
 SPACE = ParameterSpace((BATCH, RATE, BETAS, PATTERN, CHOICE, FLAG, DEPTH), ("TOTAL_BATCH_SIZE is a multiple of 128",))
+
+
+def test_a_long_text_is_shown_in_a_line() -> None:
+    assert brief("SSSL") == "SSSL"
+    assert brief('def f(x):\n    """Best fit: the fullest bin."""\n    return x\n') == (
+        "3 lines of source (Best fit: the fullest bin.)"
+    )
+    assert brief("x = 1\ny = 2") == "2 lines of source"
 
 
 def test_every_violation_is_reported_at_once() -> None:

@@ -458,6 +458,8 @@ class TokenUsage(_message.Message):
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_CALLS_FIELD_NUMBER: _builtins.int
     calls: _builtins.int
     """Number of calls, failed ones included."""
     prompt_tokens: _builtins.int
@@ -467,7 +469,13 @@ class TokenUsage(_message.Message):
     reasoning_tokens: _builtins.int
     """Tokens written that were reasoning and are not in the answer."""
     cost_usd: _builtins.float
-    """Cost in US dollars; absent when the model's price is unknown, which is not the same as free."""
+    """Cost in US dollars; absent when the model's price is unknown, which is not the same as free. 0 for the scripted researcher,
+    to which no price applies.
+    """
+    cached_tokens: _builtins.int
+    """Tokens read that the endpoint had in its cache; they are among prompt_tokens."""
+    estimated_calls: _builtins.int
+    """Calls whose tokens were estimated, because the endpoint did not count them."""
     def __init__(
         self,
         *,
@@ -476,10 +484,12 @@ class TokenUsage(_message.Message):
         completion_tokens: _builtins.int = ...,
         reasoning_tokens: _builtins.int = ...,
         cost_usd: _builtins.float | None = ...,
+        cached_tokens: _builtins.int = ...,
+        estimated_calls: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "calls", b"calls", "completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cached_tokens", b"cached_tokens", "calls", b"calls", "completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "estimated_calls", b"estimated_calls", "prompt_tokens", b"prompt_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015

@@ -95,6 +95,30 @@ CONTROL_RESTART: Control.ValueType  # 2
 """Clears the history that the proposer sees."""
 Global___Control: _TypeAlias = Control  # noqa: Y015
 
+class _AfterFailures:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AfterFailuresEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AfterFailures.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AFTER_FAILURES_UNSPECIFIED: _AfterFailures.ValueType  # 0
+    """Not set; read as GO_ON."""
+    AFTER_FAILURES_GO_ON: _AfterFailures.ValueType  # 1
+    """The run goes on without research."""
+    AFTER_FAILURES_PAUSE_RUN: _AfterFailures.ValueType  # 2
+    """The run is paused until someone resumes it."""
+
+class AfterFailures(_AfterFailures, metaclass=_AfterFailuresEnumTypeWrapper):
+    """What becomes of a run when its campaign gives up after repeated failures."""
+
+AFTER_FAILURES_UNSPECIFIED: AfterFailures.ValueType  # 0
+"""Not set; read as GO_ON."""
+AFTER_FAILURES_GO_ON: AfterFailures.ValueType  # 1
+"""The run goes on without research."""
+AFTER_FAILURES_PAUSE_RUN: AfterFailures.ValueType  # 2
+"""The run is paused until someone resumes it."""
+Global___AfterFailures: _TypeAlias = AfterFailures  # noqa: Y015
+
 class _CampaignState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -244,6 +268,7 @@ class CampaignPolicy(_message.Message):
     MAX_FAILURES_FIELD_NUMBER: _builtins.int
     CONTROL_FIELD_NUMBER: _builtins.int
     MAX_MECHANISMS_FIELD_NUMBER: _builtins.int
+    AFTER_FAILURES_FIELD_NUMBER: _builtins.int
     configuration_every: _builtins.int
     """Decided trials between two looks of level 1.5; 0 is 5."""
     mechanism_every: _builtins.int
@@ -264,6 +289,8 @@ class CampaignPolicy(_message.Message):
     """A control in place of real research."""
     max_mechanisms: _builtins.int
     """Mechanisms installed at the same time, at most; 0 is 3."""
+    after_failures: Global___AfterFailures.ValueType
+    """What becomes of the run when the campaign pauses after max_failures."""
     @_builtins.property
     def levels(self) -> _containers.RepeatedScalarFieldContainer[Global___Level.ValueType]:
         """Which levels it works on; empty supervises without acting."""
@@ -282,10 +309,11 @@ class CampaignPolicy(_message.Message):
         max_failures: _builtins.int = ...,
         control: Global___Control.ValueType = ...,
         max_mechanisms: _builtins.int = ...,
+        after_failures: Global___AfterFailures.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_repairs", b"_repairs", "repairs", b"repairs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_repairs", b"_repairs", "configuration_every", b"configuration_every", "control", b"control", "levels", b"levels", "max_cost_usd", b"max_cost_usd", "max_failures", b"max_failures", "max_mechanisms", b"max_mechanisms", "max_tokens", b"max_tokens", "mechanism_every", b"mechanism_every", "mode", b"mode", "probation_trials", b"probation_trials", "repairs", b"repairs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_repairs", b"_repairs", "after_failures", b"after_failures", "configuration_every", b"configuration_every", "control", b"control", "levels", b"levels", "max_cost_usd", b"max_cost_usd", "max_failures", b"max_failures", "max_mechanisms", b"max_mechanisms", "max_tokens", b"max_tokens", "mechanism_every", b"mechanism_every", "mode", b"mode", "probation_trials", b"probation_trials", "repairs", b"repairs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__repairs: _TypeAlias = _typing.Literal["repairs"]  # noqa: Y015
     _WhichOneofArgType__repairs: _TypeAlias = _typing.Literal["_repairs", b"_repairs"]  # noqa: Y015
@@ -439,6 +467,7 @@ class ResearchTurn(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SCRIPTED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     round: Global___ResearchRound.ValueType
     """The round."""
     answer: _builtins.str
@@ -449,6 +478,8 @@ class ResearchTurn(_message.Message):
     """Whether the scripted researcher answered."""
     error: _builtins.str
     """Why the round failed; empty when it did not."""
+    prompt_version: _builtins.str
+    """Version of the prompt templates: the beginning of their SHA-256."""
     @_builtins.property
     def prompt(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
         """The messages that were sent."""
@@ -472,10 +503,11 @@ class ResearchTurn(_message.Message):
         model: _builtins.str = ...,
         scripted: _builtins.bool = ...,
         error: _builtins.str = ...,
+        prompt_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "latency", b"latency", "model", b"model", "prompt", b"prompt", "round", b"round", "scripted", b"scripted", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "latency", b"latency", "model", b"model", "prompt", b"prompt", "prompt_version", b"prompt_version", "round", b"round", "scripted", b"scripted", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1974,6 +1974,7 @@ class ModelCalled(_message.Message):
     SCRIPTED_FIELD_NUMBER: _builtins.int
     PROMPT_FIELD_NUMBER: _builtins.int
     ANSWER_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     purpose: _builtins.str
     """What for: propose, lessons and so on."""
     model: _builtins.str
@@ -1984,6 +1985,8 @@ class ModelCalled(_message.Message):
     """Whether the scripted researcher answered."""
     answer: _builtins.str
     """The raw answer."""
+    prompt_version: _builtins.str
+    """Version of the prompt templates: the beginning of their SHA-256."""
     @_builtins.property
     def usage(self) -> _common_pb2.TokenUsage:
         """What the call used."""
@@ -2007,10 +2010,11 @@ class ModelCalled(_message.Message):
         scripted: _builtins.bool = ...,
         prompt: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
         answer: _builtins.str = ...,
+        prompt_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "latency", b"latency", "model", b"model", "prompt", b"prompt", "purpose", b"purpose", "scripted", b"scripted", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "error", b"error", "latency", b"latency", "model", b"model", "prompt", b"prompt", "prompt_version", b"prompt_version", "purpose", b"purpose", "scripted", b"scripted", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -81,12 +81,21 @@ def test_the_functions_own_default_counts() -> None:
         (Text(), "has no default: give default=…"),
         (Text("(", default="x"), "must be a regular expression"),
         (Numbers(0, 1), "has no default"),
+        (Source(default="x", defines="def f(x)"), "as in 'priority(item, bins)'; got 'def f(x)'"),
+        (Source(default="x", defines="_f(x)"), "got '_f(x)'"),
     ],
     ids=str,
 )
 def test_a_mistake_is_told_with_what_to_do(written: object, words: str) -> None:
     assert words in problem(written)
     assert problem(written).startswith("space['x']: ")
+
+
+def test_a_source_that_must_define_a_function_says_so_to_who_proposes() -> None:
+    parameter = read(Source(default="x", defines="f(x,  y)", doc="What it is for."))
+    assert parameter.documentation.startswith(
+        "What it is for. Python source that defines `def f(x,  y)`; it may import"
+    )
 
 
 def test_defaults_that_disagree_and_names_that_cannot_be_arguments_are_mistakes() -> None:

@@ -59,7 +59,7 @@ def sqlite_settings(
     must pass its own integrity check and hold every order.
     """
     orders = max(100, round(ORDERS * context.budget_fraction))
-    rng = random.Random(context.seed)  # noqa: S311 (a load, no secret)
+    rng = random.Random(context.seed)
     plan = [(rng.randrange(SHOPS), rng.randrange(1, 10_000), rng.random() < 0.05) for _ in range(orders)]
     with closing(sqlite3.connect(context.folder / "shop.db", isolation_level=None)) as database:
         # The page size counts only before the first page is written, the journal mode only after that is set.
