@@ -12,6 +12,7 @@ from outer_service.events import FreezeReason
 from outer_service.guard import Guarded, guarded
 from outer_service.observed import Observation
 from outer_service.turns import answered
+from service_kit.llm.budget import Budget
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import Message
 from service_kit.llm.structured import ask
@@ -41,9 +42,11 @@ def request(observation: Observation, every: int) -> tuple[Message, ...]:
     )
 
 
-async def analyse(model: LanguageModel, observation: Observation, messages: tuple[Message, ...]) -> Advice:
+async def analyse(
+    model: LanguageModel, observation: Observation, messages: tuple[Message, ...], budget: Budget
+) -> Advice:
     """Ask, and guard the answer. Raises :class:`ModelError`."""
-    answer = await ask(model, PURPOSE, messages, Analysis)
+    answer = await ask(model, PURPOSE, messages, Analysis, budget=budget)
     value = answer.value
     checked = guarded(
         observation.run,

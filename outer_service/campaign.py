@@ -42,6 +42,13 @@ class Control(StrEnum):
     NOOP = "noop"
 
 
+class AfterFailures(StrEnum):
+    """What becomes of the run when the campaign pauses after too many failures."""
+
+    GO_ON = "go_on"
+    PAUSE_RUN = "pause_run"
+
+
 class CampaignState(StrEnum):
     """Where a campaign is in its life."""
 
@@ -101,6 +108,7 @@ class Policy:
     max_failures: int = MAX_FAILURES
     control: Control = Control.NONE
     max_mechanisms: int = MAX_MECHANISMS
+    after_failures: AfterFailures = AfterFailures.GO_ON
 
     def every(self, level: Level) -> int:
         """Decided trials between two actions of ``level``."""
@@ -218,6 +226,12 @@ class Campaign:
     @property
     def name(self) -> str:
         return f"campaigns/{self.id}"
+
+    @property
+    def holds_run(self) -> bool:
+        """Whether it gave up and keeps its run paused until someone acts."""
+        given_up = self.state is CampaignState.PAUSED and self.failures >= self.policy.max_failures
+        return given_up and self.policy.after_failures is AfterFailures.PAUSE_RUN
 
     @property
     def budget_spent(self) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from outer_service import events, verdict
 from outer_service.analyst import Advice, analyse, request
 from outer_service.campaign import (
+    AfterFailures,
     Campaign,
     CampaignState,
     Control,
@@ -23,10 +24,10 @@ from outer_service.inner_client import InnerClient
 from outer_service.observed import MechanismState, Observation, ObservedMechanism, ObservedRun, RunState
 from outer_service.session import MakeRoom, Session
 from outer_service.store import Store
-from outer_service.turns import UNUSABLE, BudgetSpent, failed
+from outer_service.turns import UNUSABLE, BudgetSpent, budget_of, failed
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
-from service_kit.llm.failures import ModelError
+from service_kit.llm.failures import Failure, ModelError
 
 log = structlog.get_logger("outer_service.cycle")
 
@@ -54,12 +55,14 @@ class Cycles:
         """Go through the rest of an open cycle, also one that a restart interrupted. Never raises for a failed one."""
         cycle = campaign.cycle
         assert cycle is not None
-        error, counted = await self._work(campaign)
-        log.info("cycle finished", campaign=campaign.name, run=campaign.run, cycle=cycle.number, error=error)
+        ended = await self._work(campaign)
+        log.info("cycle finished", campaign=campaign.name, run=campaign.run, cycle=cycle.number, error=ended.error)
         campaign = await self._store.campaign(campaign.id)
-        if campaign.policy.mode is Mode.SYNCHRONOUS:
+        if campaign.policy.after_failures is AfterFailures.PAUSE_RUN and (given_up := _given_up(campaign, ended)):
+            await self._hold(campaign, given_up)
+        elif campaign.policy.mode is Mode.SYNCHRONOUS:
             await self.let_go_on(campaign.run, cycle.decided_trials)
-        return await self._store.commit(campaign.id, lambda now: _finished(now, cycle.number, error, counted))
+        return await self._store.commit(campaign.id, lambda now: _finished(now, cycle.number, ended))
 
     async def let_go_on(self, run: str, decided: int) -> None:
         """Resume a run that waits at its checkpoint after ``decided`` trials."""
@@ -71,6 +74,15 @@ class Cycles:
                 # Someone else was faster: the run goes on or has ended, which is all that is wanted here.
                 log.info("the run need not be resumed", run=run, reason=error.message)
 
+    async def _hold(self, campaign: Campaign, reason: str) -> None:
+        """Leave the run paused, with the reason where people look: at its checkpoint, or where it is now."""
+        await self._remark(campaign, f"the run stays paused: {reason}. Resume the campaign, or the run without it")
+        if campaign.policy.mode is Mode.CONCURRENT:
+            try:
+                await self._inner.patiently(lambda: self._inner.pause(campaign.run))
+            except RemoteError as error:
+                log.info("the run cannot be paused", run=campaign.run, reason=error.message)
+
     async def judge_at_the_end(self, campaign: Campaign) -> None:
         """Verdicts on mechanisms whose probation ended with the run; nothing can be removed any more."""
         observation = await self._inner.patiently(lambda: self._inner.observe(campaign.run))
@@ -79,22 +91,22 @@ class Cycles:
                 reached = verdict.judge(installed, mechanism, observation, campaign.policy)
                 await self._happens(campaign.id, reached)
 
-    async def _work(self, campaign: Campaign) -> tuple[str, bool]:
-        """Everything that the cycle has to do; why it failed, if it did, and whether that counts as a failure."""
+    async def _work(self, campaign: Campaign) -> _Ended:
+        """Everything that the cycle has to do."""
         try:
             observation = await self._inner.observe(campaign.run)
             if not observation.run.state.steerable:
-                return f"the run is {observation.run.state.value}", False
-            return await self._levels(campaign, observation), True
-        except BudgetSpent:
-            return "", True
+                return _Ended(f"the run is {observation.run.state.value}", counted=False)
+            return _Ended(await self._levels(campaign, observation))
+        except BudgetSpent as error:
+            return _Ended(spent=error.reason)
         except RemoteError as error:
             run = await self._inner.patiently(lambda: self._inner.run(campaign.run))
-            return f"the inner loop said: {error.message}", run.state.steerable
+            return _Ended(f"the inner loop said: {error.message}", counted=run.state.steerable)
         except Exception as error:
             # Whatever it is, the run must go on: the text is in the log and the cycle has failed for all to see.
             log.error("unexpected error in a cycle", campaign=campaign.id, exc_info=error)
-            return f"internal error ({type(error).__name__}): see the log of the outer service", True
+            return _Ended(f"internal error ({type(error).__name__}): see the log of the outer service")
 
     async def _levels(self, campaign: Campaign, observation: Observation) -> str:
         """Verdicts, then the levels that are due and not done. Returns what failed, in a sentence."""
@@ -140,13 +152,15 @@ class Cycles:
 
     async def _configure(self, campaign: Campaign, observation: Observation) -> None:
         if campaign.budget_spent:
-            raise BudgetSpent
+            raise BudgetSpent(campaign.budget_spent)
         await self._remark(campaign, f"level 1.5: reads the trace after {observation.run.decided_trials} trials")
         messages = request(observation, campaign.policy.configuration_every)
         try:
-            advice = await analyse(self._model, observation, messages)
+            advice = await analyse(self._model, observation, messages, budget_of(campaign))
         except ModelError as error:
             await self._happens(campaign.id, events.AnalysisFinished(failed(error, messages, self._model)))
+            if error.kind is Failure.BUDGET_SPENT:
+                raise BudgetSpent(error.message) from None
             raise
         left, run = advice.guarded, observation.run
         changes = bool(left.freeze or left.unfreeze) or _differs(run, left.strategy, left.guidance)
@@ -186,7 +200,7 @@ class Cycles:
         session = Session(self._store, self._inner, self._model, lambda text: self._remark(campaign, text))
         if campaign.session is None:
             if campaign.policy.control is Control.NONE and campaign.budget_spent:
-                raise BudgetSpent
+                raise BudgetSpent(campaign.budget_spent)
             name = f"{campaign.name}/researchSessions/{campaign.sessions + 1}"
             started = events.ResearchStarted(name, observation.run.decided_trials)
             campaign = await self._happens(campaign.id, started)
@@ -240,20 +254,37 @@ def _paired(campaign: Campaign, mechanisms: Sequence[ObservedMechanism]) -> list
     return [(installed, by_id[installed.id]) for installed in campaign.mechanisms if installed.id in by_id]
 
 
-def _finished(campaign: Campaign, number: int, error: str, counted: bool) -> list[events.Event]:
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a cycle ended."""
+
+    error: str = ""
+    """Why it failed; empty when it did not."""
+    counted: bool = True
+    """Whether an error counts towards the policy's max_failures."""
+    spent: str = ""
+    """Why there is no budget for another call; empty while there is."""
+
+
+def _given_up(campaign: Campaign, ended: _Ended) -> str:
+    """Why the campaign gives up after this cycle, in a sentence; empty when it does not."""
+    failures = campaign.failures + 1
+    if ended.error and ended.counted and failures >= campaign.policy.max_failures:
+        return f"{failures} failed cycles in a row, the last one: {ended.error}"
+    return ""
+
+
+def _finished(campaign: Campaign, number: int, ended: _Ended) -> list[events.Event]:
     """The end of a cycle, and the pause that too many failures or a spent budget bring."""
     happening: list[events.Event] = []
     if campaign.session is not None:
         outcome = ResearchOutcome.STOPPED
-        happening.append(events.ResearchFinished(campaign.session.name, outcome, error or "stopped"))
-    happening.append(events.CycleFinished(number, error, counted))
+        happening.append(events.ResearchFinished(campaign.session.name, outcome, ended.error or "stopped"))
+    happening.append(events.CycleFinished(number, ended.error, ended.counted))
     if campaign.state is not CampaignState.ACTIVE:
         return happening
-    failures = campaign.failures + 1
-    if campaign.budget_spent:
-        reason = f"{campaign.budget_spent}; the run goes on without research"
-    elif error and counted and failures >= campaign.policy.max_failures:
-        reason = f"{failures} failed cycles in a row, the last one: {error}"
-    else:
+    spent = ended.spent or campaign.budget_spent
+    reason = f"{spent}; the run goes on without research" if spent else _given_up(campaign, ended)
+    if not reason:
         return happening
     return [*happening, events.CampaignStateChanged(campaign.state, CampaignState.PAUSED, reason)]

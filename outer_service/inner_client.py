@@ -147,6 +147,10 @@ class InnerClient:
         request = inner_pb2.RemarkRequest(run=name, author=author, text=text[:REMARK_CHARACTERS])
         await self._call(self._stub.Remark(request, timeout=ANSWER_SECONDS))
 
+    async def pause(self, name: str) -> None:
+        """Let a run pause after its current trial."""
+        await self._call(self._stub.PauseRun(inner_pb2.PauseRunRequest(name=name), timeout=ANSWER_SECONDS))
+
     async def resume(self, name: str) -> None:
         """Let a paused run go on."""
         await self._call(self._stub.ResumeRun(inner_pb2.ResumeRunRequest(name=name), timeout=ANSWER_SECONDS))

@@ -12,6 +12,7 @@ from outer_service.campaign import (
     MAX_MECHANISMS,
     MECHANISM_EVERY,
     REPAIRS,
+    AfterFailures,
     Control,
     Level,
     Mode,
@@ -31,6 +32,11 @@ _MODES = {
     pb.CAMPAIGN_MODE_CONCURRENT: Mode.CONCURRENT,
 }
 _CONTROLS = {pb.CONTROL_UNSPECIFIED: Control.NONE, pb.CONTROL_NOOP: Control.NOOP}
+_AFTER_FAILURES = {
+    pb.AFTER_FAILURES_UNSPECIFIED: AfterFailures.GO_ON,
+    pb.AFTER_FAILURES_GO_ON: AfterFailures.GO_ON,
+    pb.AFTER_FAILURES_PAUSE_RUN: AfterFailures.PAUSE_RUN,
+}
 _MOST = 100_000
 _MOST_REPAIRS = 10
 
@@ -58,6 +64,9 @@ def policy_from_proto(message: pb.CampaignPolicy, *, priced: bool) -> Policy:
         wrong.append(Violation("policy.control", f"{said}; use CONTROL_NOOP or none"))
     elif message.control not in _CONTROLS:
         wrong.append(Violation("policy.control", f"must be CONTROL_NOOP or none; got {message.control}"))
+    if message.after_failures not in _AFTER_FAILURES:
+        said = f"must be AFTER_FAILURES_GO_ON or AFTER_FAILURES_PAUSE_RUN; got {message.after_failures}"
+        wrong.append(Violation("policy.after_failures", said))
     repairs = message.repairs if message.HasField("repairs") else REPAIRS
     if not 0 <= repairs <= _MOST_REPAIRS:
         wrong.append(Violation("policy.repairs", f"must be from 0 to {_MOST_REPAIRS}; got {repairs}"))
@@ -74,6 +83,7 @@ def policy_from_proto(message: pb.CampaignPolicy, *, priced: bool) -> Policy:
         max_failures=number("max_failures", message.max_failures, MAX_FAILURES, 1000),
         control=_CONTROLS.get(message.control, Control.NONE),
         max_mechanisms=number("max_mechanisms", message.max_mechanisms, MAX_MECHANISMS, 64),
+        after_failures=_AFTER_FAILURES.get(message.after_failures, AfterFailures.GO_ON),
     )
     wrong += _combinations(policy, priced)
     if wrong:

@@ -11,10 +11,10 @@ from outer_service.library import author_of
 from outer_service.observed import Observation, ObservedMechanism, SearchDescription
 from outer_service.researcher import Ask, End, Install, Judge, mechanism_id, messages, next_step, summary
 from outer_service.store import Store
-from outer_service.turns import BudgetSpent, answered, failed
+from outer_service.turns import BudgetSpent, answered, budget_of, failed
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
-from service_kit.llm.failures import ModelError
+from service_kit.llm.failures import Failure, ModelError
 from service_kit.llm.structured import ask
 
 CONTROL_SOURCE = '''class Mechanism:
@@ -89,21 +89,28 @@ class Session:
         if campaign.budget_spent:
             ended = events.ResearchFinished(session.name, ResearchOutcome.STOPPED, f"stopped: {campaign.budget_spent}")
             await self._finish(campaign, ended)
-            raise BudgetSpent
+            raise BudgetSpent(campaign.budget_spent)
         round_ = step.round
         again = f", attempt {len(session.judgements) + 1}" if round_ is Round.REPAIR else ""
         await self._remark(f"level 2: {round_.value}{again}")
         asked = messages(round_, session, observation, description, campaign.policy.repairs)
         try:
-            answer = await ask(self._model, round_.value, asked, step.answer_type)
+            answer = await ask(self._model, round_.value, asked, step.answer_type, budget=budget_of(campaign))
         except ModelError as error:
-            turn = failed(error, asked, self._model)
-            said = f"{round_.value} failed: {error.message}"
+            spent = error.kind is Failure.BUDGET_SPENT
+            said = (
+                f"stopped before {round_.value}: {error.message}"
+                if spent
+                else f"{round_.value} failed: {error.message}"
+            )
+            outcome = ResearchOutcome.STOPPED if spent else ResearchOutcome.MODEL_FAILED
             await self._happens(
                 campaign,
-                events.RoundFinished(session.name, round_, turn, said),
-                events.ResearchFinished(session.name, ResearchOutcome.MODEL_FAILED, said),
+                events.RoundFinished(session.name, round_, failed(error, asked, self._model), said),
+                events.ResearchFinished(session.name, outcome, said),
             )
+            if spent:
+                raise BudgetSpent(error.message) from None
             raise
         said = summary(round_, answer.value)
         stored = answer.value.model_dump_json()

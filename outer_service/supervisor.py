@@ -59,8 +59,13 @@ class Supervisor:
         return await self._move(campaign_id, "pause", CampaignState.PAUSED, reason, CampaignState.ACTIVE)
 
     async def resume(self, campaign_id: str) -> Campaign:
-        """Cycles again from the run's next checkpoint on. Raises :class:`WrongState`."""
-        return await self._move(campaign_id, "resume", CampaignState.ACTIVE, "resumed", CampaignState.PAUSED)
+        """Cycles again from the run's next checkpoint on; a run that it held goes on. Raises :class:`WrongState`."""
+        held = (await self._store.campaign(campaign_id)).holds_run
+        campaign = await self._move(campaign_id, "resume", CampaignState.ACTIVE, "resumed", CampaignState.PAUSED)
+        if held:
+            run = await self._run(campaign.run)
+            await self._cycles.let_go_on(campaign.run, run.decided_trials)
+        return campaign
 
     async def cancel(self, campaign_id: str, reason: str) -> Campaign:
         """End the campaign now, whatever it is doing; the run goes on. Raises :class:`WrongState`."""
@@ -112,7 +117,7 @@ class Supervisor:
         """Follow the run's trace to its end."""
         if campaign.cycle is not None:
             campaign = await self._cycles.go_on(campaign)
-        elif campaign.policy.mode is Mode.SYNCHRONOUS and campaign.acted:
+        elif campaign.policy.mode is Mode.SYNCHRONOUS and campaign.acted and not campaign.holds_run:
             # A cycle that was cut off may have left the run at its checkpoint.
             await self._cycles.let_go_on(campaign.run, max(campaign.acted.values()))
         checkpoint: TraceMoment | None = None

@@ -50,6 +50,7 @@ def policy_to_proto(policy: Policy) -> pb.CampaignPolicy:
         max_failures=policy.max_failures,
         control=controls[policy.control],
         max_mechanisms=policy.max_mechanisms,
+        after_failures=pb.AfterFailures.Value(f"AFTER_FAILURES_{policy.after_failures.name}"),
     )
 
 

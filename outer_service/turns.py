@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from outer_service.campaign import Turn
+from outer_service.campaign import Campaign, Turn
+from service_kit.llm.budget import Budget
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import Failure, Message, ModelError
 from service_kit.llm.structured import Answer
@@ -23,7 +24,17 @@ UNUSABLE = frozenset(
 
 
 class BudgetSpent(Exception):
-    """The campaign's budget of tokens or money is spent: research stops cleanly."""
+    """The campaign's budget of tokens or money is spent, or the next call does not fit: research stops cleanly."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def budget_of(campaign: Campaign) -> Budget:
+    """What is left of the campaign's budget; its calls follow each other, so that what it used is all on its log."""
+    policy = campaign.policy
+    return Budget(max_tokens=policy.max_tokens, max_cost_usd=policy.max_cost_usd, used=campaign.usage)
 
 
 def answered(answer: Answer[Any]) -> Turn:
@@ -37,5 +48,4 @@ def failed(error: ModelError, messages: Sequence[Message], model: LanguageModel)
     text = ""
     if conversation and conversation[-1].role == "assistant":
         text, conversation = conversation[-1].content, conversation[:-1]
-    scripted = model.name.startswith("scripted")
-    return Turn(conversation, text, error.usage, 0.0, model.name, scripted, str(error))
+    return Turn(conversation, text, error.usage, error.latency, model.name, model.scripted, str(error))

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
+from bilevel.v1 import inner_pb2, trace_pb2
 from bilevel.v1 import outer_pb2 as pb
-from bilevel.v1 import trace_pb2
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -134,6 +134,36 @@ async def test_after_three_failures_the_campaign_pauses_and_the_run_goes_on(
     assert (await services.get(run)).decided_trials == 12
 
 
+@pytest.mark.parametrize("checkpoint", [2, 0], ids=["synchronous", "concurrent"])
+async def test_a_campaign_that_gives_up_can_keep_its_run_paused_until_someone_acts(
+    services: Any, outer: Any, model_endpoint: Any, checkpoint: int
+) -> None:
+    model_endpoint.status = 503
+    run = await services.run(trials=500 if checkpoint == 0 else 12, checkpoint=checkpoint)
+    policy = {
+        "levels": [pb.LEVEL_CONFIGURATION],
+        "configuration_every": 2,
+        "max_failures": 2,
+        "after_failures": pb.AFTER_FAILURES_PAUSE_RUN,
+        "mode": pb.CAMPAIGN_MODE_SYNCHRONOUS if checkpoint else pb.CAMPAIGN_MODE_CONCURRENT,
+    }
+    campaign = await outer.campaign(run, **policy)
+    await services.start(run)
+    await outer.events(campaign.name, lambda event: event.WhichOneof("event") == "campaign_state_changed")
+    async for item in services.inner.WatchTrace(inner_pb2.WatchTraceRequest(run=run)):
+        if item.event.run_state_changed.to_state == trace_pb2.RUN_STATE_PAUSED:
+            break
+    trace = await services.trace(run)
+    assert any("the run stays paused: 2 failed cycles in a row" in event.remarked.text for event in trace)
+    assert (await services.get(run)).state == trace_pb2.RUN_STATE_PAUSED
+    if checkpoint:
+        model_endpoint.status, model_endpoint.answers = 200, {"analyse": [IDLE]}
+        await outer.stub.ResumeCampaign(pb.ResumeCampaignRequest(name=campaign.name))
+        assert (await services.ended(run)).decided_trials == 12
+    else:
+        await services.inner.CancelRun(inner_pb2.CancelRunRequest(name=run))
+
+
 async def test_a_round_without_a_usable_answer_ends_the_session_and_is_stored(
     services: Any, outer: Any, model_endpoint: Any
 ) -> None:
@@ -150,10 +180,14 @@ async def test_a_round_without_a_usable_answer_ends_the_session_and_is_stored(
 
 async def test_a_spent_budget_stops_research_and_not_the_run(services: Any, outer: Any, model_endpoint: Any) -> None:
     model_endpoint.answers = dialogue(GOOD)
-    events, run = await watched(services, outer, trials=30, levels=MECHANISM, max_tokens=300)
+    events, run = await watched(services, outer, trials=30, levels=MECHANISM, max_tokens=40_000)
+    rounds = of_kind(events, "round_finished")
+    used = sum(round_.turn.usage.prompt_tokens + round_.turn.usage.completion_tokens for round_ in rounds)
+    assert 0 < used <= 40_000
     [finished] = of_kind(events, "research_finished")
     assert finished.outcome == pb.RESEARCH_OUTCOME_STOPPED
-    assert "stopped: the budget of 300 tokens is spent" in finished.message
+    assert "stopped before" in finished.message
+    assert "the budget of 40000 tokens is spent" in finished.message
     assert [cycle.error for cycle in of_kind(events, "cycle_finished")] == [""]
     assert "the run goes on without research" in of_kind(events, "campaign_state_changed")[0].reason
     assert (await services.get(run)).decided_trials == 30

@@ -36,6 +36,7 @@ async def stream(call: Any) -> list[Any]:
         ({"levels": BOTH, "configuration_every": 4, "mechanism_every": 10}, ["policy.mechanism_every"]),
         ({"repairs": 11}, ["policy.repairs"]),
         ({"max_tokens": -5}, ["policy.max_tokens"]),
+        ({"after_failures": 9}, ["policy.after_failures"]),
         ({"max_cost_usd": 1.0}, ["policy.max_cost_usd"]),
         ({"max_cost_usd": float("nan")}, ["policy.max_cost_usd"]),
         ({"levels": [7]}, ["policy.levels"]),
