@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from service_kit.llm.budget import Budget
-
 from outer_service import guard
 from outer_service.answers import Analysis, ParameterReason
 from outer_service.campaign import Turn
@@ -14,6 +12,7 @@ from outer_service.events import FreezeReason
 from outer_service.guard import Guarded, guarded
 from outer_service.observed import Observation
 from outer_service.turns import answered
+from service_kit.llm.budget import Budget
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import Message
 from service_kit.llm.structured import ask

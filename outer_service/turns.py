@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from service_kit.llm.budget import Budget
-
 from outer_service.campaign import Campaign, Turn
+from service_kit.llm.budget import Budget
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import Failure, Message, ModelError
 from service_kit.llm.structured import Answer
