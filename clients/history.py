@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from bilevel.v1 import common_pb2, task_pb2, trace_pb2
 
+from clients.memory_history import MemoryHistory
+
 TERMINAL = {trace_pb2.RUN_STATE_FINISHED, trace_pb2.RUN_STATE_CANCELLED, trace_pb2.RUN_STATE_FAILED}
 """Run states after which nothing happens any more."""
 
@@ -133,6 +135,8 @@ class RunHistory:
     calls: list[trace_pb2.ModelCalled] = field(default_factory=list)
     spending: Spending = field(default_factory=Spending)
     confirmation: trace_pb2.Confirmation | None = None
+    memory: MemoryHistory = field(default_factory=MemoryHistory)
+    """What lessons had to do with the run."""
     events: Counter[str] = field(default_factory=Counter)
     """Events a kind."""
 
@@ -295,6 +299,18 @@ class RunHistory:
 
     def on_checkpoint_reached(self, what: trace_pb2.CheckpointReached, event: trace_pb2.TraceEvent) -> None:
         self.at_checkpoint = True
+
+    def on_lessons_shown(self, what: trace_pb2.LessonsShown, event: trace_pb2.TraceEvent) -> None:
+        self.memory.show(what)
+
+    def on_lessons_cited(self, what: trace_pb2.LessonsCited, event: trace_pb2.TraceEvent) -> None:
+        self.memory.cite(what)
+
+    def on_lessons_compared(self, what: trace_pb2.LessonsCompared, event: trace_pb2.TraceEvent) -> None:
+        self.memory.comparisons.append(what)
+
+    def on_lessons_written(self, what: trace_pb2.LessonsWritten, event: trace_pb2.TraceEvent) -> None:
+        self.memory.writings.append(what)
 
     def on_run_confirmed(self, what: trace_pb2.RunConfirmed, event: trace_pb2.TraceEvent) -> None:
         self.confirmation = what.confirmation

@@ -19,7 +19,7 @@ from service_kit.translate import configuration_to_proto, duration_to_proto, val
 _SERVICE = "bilevel.v1.InnerLoopService"
 _REPEATABLE = (
     *("ListTasks", "CreateRun", "GetRun", "ListRuns", "GetTrial", "ListTrials", "DescribeSearch", "ListMechanisms"),
-    *("ListLessons", "CreateLesson"),
+    *("ListLessons", "GetLesson", "CreateLesson"),
 )
 
 
@@ -225,13 +225,35 @@ class InnerClient:
 
     # Lessons
 
-    async def list_lessons(self, task: str = "", limit: int = 100) -> Sequence[trace_pb2.Lesson]:
-        """Up to 1000 lessons, newest first; of one task where it is named."""
-        request = inner_pb2.ListLessonsRequest(task=task, page_size=limit)
-        return list((await self.connection.call(self._stub.ListLessons, request)).lessons)
+    async def lessons_page(
+        self, task: str = "", page_size: int = 0, page_token: str = ""
+    ) -> inner_pb2.ListLessonsResponse:
+        """One page of lessons, newest first, with the token of the next; of one task where it is named."""
+        request = inner_pb2.ListLessonsRequest(task=task, page_size=page_size, page_token=page_token)
+        return await self.connection.call(self._stub.ListLessons, request)
 
-    async def create_lesson(self, lesson: trace_pb2.Lesson, request_id: str = "") -> trace_pb2.Lesson:
-        request = inner_pb2.CreateLessonRequest(lesson=lesson, request_id=request_id or uuid.uuid4().hex)
+    async def list_lessons(self, task: str = "", limit: int = 100) -> list[trace_pb2.Lesson]:
+        """Up to ``limit`` lessons, newest first; of one task where it is named."""
+        lessons: list[trace_pb2.Lesson] = []
+        token = ""
+        while len(lessons) < limit:
+            page = await self.lessons_page(task, min(limit - len(lessons), 1000), token)
+            lessons += page.lessons
+            token = page.next_page_token
+            if not token:
+                break
+        return lessons
+
+    async def get_lesson(self, name: str) -> trace_pb2.Lesson:
+        return (await self.connection.call(self._stub.GetLesson, inner_pb2.GetLessonRequest(name=name))).lesson
+
+    async def create_lesson(
+        self, lesson: trace_pb2.Lesson, request_id: str = "", *, imported: bool = False
+    ) -> trace_pb2.Lesson:
+        """Writes a lesson, or supports one that says the same; ``imported`` takes evidence from elsewhere."""
+        request = inner_pb2.CreateLessonRequest(
+            lesson=lesson, request_id=request_id or uuid.uuid4().hex, imported=imported
+        )
         return (await self.connection.call(self._stub.CreateLesson, request)).lesson
 
     async def delete_lesson(self, name: str) -> None:

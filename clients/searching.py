@@ -42,6 +42,10 @@ class SearchPlan:
     mechanism_every: int = 10
     max_tokens: int = 0
     """Limit for each loop; 0 is none."""
+    lessons: bool = False
+    """Whether lessons of earlier runs are shown, and new ones written. Off for bare level 1."""
+    compare_lessons: bool = False
+    """Whether every proposal is asked for a second time without lessons, to measure what they change."""
 
     def spec(self) -> trace_pb2.RunSpec:
         """The run's side of the plan."""
@@ -55,6 +59,8 @@ class SearchPlan:
             confirmation_seeds=self.confirmation_seeds,
             display_name=self.title,
             max_tokens=self.max_tokens,
+            use_lessons=self.lessons,
+            compare_lessons=self.compare_lessons,
         )
         for name, value in values_to_proto(self.start).items():
             spec.start.values[name].CopyFrom(value)

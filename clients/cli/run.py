@@ -36,6 +36,16 @@ async def run(
     parallel: Annotated[int, typer.Option(min=1, help="Candidates evaluated at the same time.")] = 1,
     confirm: Annotated[int, typer.Option(min=0, help="Fresh seeds for confirming the result; 0 skips it.")] = 5,
     max_tokens: Annotated[int, typer.Option(min=0, help="Stop cleanly after so many tokens; 0 is no limit.")] = 0,
+    lessons: Annotated[
+        bool | None,
+        typer.Option(
+            "--lessons/--no-lessons",
+            help="Show lessons of earlier runs and write new ones. On with levels above 1, off for bare level 1.",
+        ),
+    ] = None,
+    compare_lessons: Annotated[
+        bool, typer.Option(help="Ask for every proposal a second time without lessons: measures what they change.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start it, print its name and leave.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Start all services here and stop them at the end.")] = False,
     tasks: Annotated[
@@ -61,11 +71,14 @@ async def run(
 
     if local and detach:
         raise InvalidArgument.of("--detach", "cannot be combined with --local, which stops its services at the end")
+    above = read_levels(levels)
     plan = SearchPlan(
         task=task,
         trials=trials,
         seed=seed,
-        levels=read_levels(levels),
+        levels=above,
+        lessons=bool(above) if lessons is None else lessons,
+        compare_lessons=compare_lessons,
         title=name,
         parallelism=parallel,
         confirmation_seeds=confirm,

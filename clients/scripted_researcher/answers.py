@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clients.scripted_researcher import analyst, prior, research
+from clients.scripted_researcher import analyst, lessons, prior, research
 from clients.scripted_researcher.state import BadRequest, SearchState
 
 _ANSWERS: Mapping[str, Callable[[SearchState, Sequence[Mapping[str, str]]], dict[str, Any]]] = {
     "propose": lambda state, _: prior.propose(state),
+    "lessons": lambda state, _: lessons.lessons(state),
     "analyse": lambda state, _: analyst.analyse(state),
     "explore": research.explore,
     "critique": research.critique,

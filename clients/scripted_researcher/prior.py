@@ -1,5 +1,8 @@
 """``propose``: the prior that the paper documents, as a script.
 
+It follows the lessons that it is shown: what one says to try comes right after what the run itself suggests, what one
+says to avoid is left out of the round. A candidate names the lessons without which it would have been another.
+
 It believes in larger batches, then in weight decay, attention windows and small learning-rate moves; it tries them
 round and round and never decreases the batch by itself. On spaces without those names it does the same with what is
 there: the first number is its favourite and only ever grows; the others take small steps up, then down.
@@ -7,7 +10,7 @@ there: the first number is its favourite and only ever grows; the others take sm
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clients.scripted_researcher.moves import Multiple, Towards, fitted, moved, multiples, ordered
@@ -54,14 +57,15 @@ def propose(state: SearchState) -> dict[str, Any]:
     """The answer to ``propose``: ``count`` candidates, or as many as the space leaves open."""
     candidates: list[dict[str, Any]] = []
     taken: list[Configuration] = list(state.refused)
-    for changes, why in _candidates(state):
+    for changes, why, lessons in _candidates(state):
         if len(candidates) == state.count:
             break
         if changes in taken:
             continue
         taken.append(changes)
         listed = [{"parameter": name, "value": value_to_json(value)} for name, value in changes.items()]
-        candidates.append({"changes": listed, "hypothesis": f"scripted: {why}."})
+        cited = {"lessons": list(lessons)} if state.lessons else {}
+        candidates.append({"changes": listed, "hypothesis": f"scripted: {why}.", **cited})
     return {"candidates": candidates}
 
 
@@ -82,8 +86,12 @@ def round_of(state: SearchState) -> tuple[Move, ...]:
     return (*first, *again, *((name, DOWN) for name in numbers[1:]))
 
 
-def _candidates(state: SearchState) -> Iterator[tuple[Configuration, str]]:
-    """Candidates in the order of preference: suggestions, the round from where it stopped, whatever is left."""
+Idea = tuple[Configuration, str, tuple[str, ...]]
+"""Changes, why, and the ids of the lessons that led to them."""
+
+
+def _candidates(state: SearchState) -> Iterator[Idea]:
+    """Candidates in the order of preference: suggestions, lessons, the round from where it stopped, what is left."""
     texts = [state.guidance, state.strategy, *(m.prompt for m in state.mechanisms if m.state == "active")]
     suggestions = Suggestions.read(texts, state.parameters)
     rules = tuple(multiples(state.constraints, tuple(state.parameters)))
@@ -91,16 +99,36 @@ def _candidates(state: SearchState) -> Iterator[tuple[Configuration, str]]:
     for name, towards in suggestions.wanted:
         changes = _change(state, (name, towards), 1, rules)
         if changes is not None and changes not in tried:
-            yield changes, f"the prompt suggests to {towards} {name}"
-    refused = set(_refused_moves(state))
-    order = [move for move in round_of(state) if suggestions.allows(*move) and move not in refused]
-    if order:
-        asked = sum(trial.origin == "model" for trial in state.trials)
-        start = asked % len(order)
-        for move in (*order[start:], *order[:start]):
-            if changes := _preferred(state, move, rules, tried):
-                yield changes, _WHY[move[1]].format(name=move[0])
+            yield changes, f"the prompt suggests to {towards} {name}", ()
+    learnt = {lesson.id: Suggestions.read([lesson.statement], state.parameters) for lesson in state.lessons}
+    for id_, lesson in learnt.items():
+        for name, towards in lesson.wanted:
+            changes = _change(state, (name, towards), 1, rules)
+            if changes is not None and changes not in tried and suggestions.allows(name, towards):
+                yield changes, f"a lesson of an earlier search says to {towards} {name}", (id_,)
+    yield from _round(state, suggestions, learnt, rules)
     yield from _leftovers(state, suggestions, rules)
+
+
+def _round(
+    state: SearchState, suggestions: Suggestions, learnt: Mapping[str, Suggestions], rules: tuple[Multiple, ...]
+) -> Iterator[Idea]:
+    """The round's moves from where it stopped, without those that lessons advise against; what follows cites these."""
+    refused, tried = set(_refused_moves(state)), state.tried_since_incumbent()
+    order = [move for move in round_of(state) if suggestions.allows(*move) and move not in refused]
+    if not order:
+        return
+    asked = sum(trial.origin == "model" for trial in state.trials)
+    start = asked % len(order)
+    passed_over: dict[str, None] = {}
+    for move in (*order[start:], *order[:start]):
+        if not (changes := _preferred(state, move, rules, tried)):
+            continue
+        against = [id_ for id_, lesson in learnt.items() if not lesson.allows(*move)]
+        if against:
+            passed_over |= dict.fromkeys(against)
+            continue
+        yield changes, _WHY[move[1]].format(name=move[0]), tuple(passed_over)
 
 
 def _refused_moves(state: SearchState) -> Iterator[Move]:
@@ -124,9 +152,7 @@ def _preferred(
     return next(iter((*fresh, *possible)), None)
 
 
-def _leftovers(
-    state: SearchState, suggestions: Suggestions, rules: tuple[Multiple, ...]
-) -> Iterator[tuple[Configuration, str]]:
+def _leftovers(state: SearchState, suggestions: Suggestions, rules: tuple[Multiple, ...]) -> Iterator[Idea]:
     """Every other small move of an active parameter, in a fixed order; the favourite still never shrinks."""
     favourite = FAVOURITE if benchmark_like(state) else next(iter(dict(round_of(state))), None)
     for size in range(1, 9):
@@ -135,7 +161,7 @@ def _leftovers(
                 if (name == favourite and towards is DOWN) or not suggestions.allows(name, towards):
                     continue
                 if changes := _change(state, (name, towards), size, rules):
-                    yield changes, f"nothing better comes to mind than to {towards} {name}"
+                    yield changes, f"nothing better comes to mind than to {towards} {name}", ()
 
 
 def _change(state: SearchState, move: Move, size: int, rules: tuple[Multiple, ...]) -> Configuration | None:

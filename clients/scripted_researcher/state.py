@@ -82,6 +82,14 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownLesson:
+    """A lesson of earlier searches."""
+
+    id: str
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
 class SearchState:
     """The search as the prompt describes it."""
 
@@ -98,6 +106,8 @@ class SearchState:
     mechanisms: tuple[Installed, ...]
     count: int
     refused: tuple[Configuration, ...]
+    lessons: tuple[KnownLesson, ...]
+    """The most relevant first."""
 
     @classmethod
     def read(cls, messages: Sequence[Mapping[str, str]]) -> Self:
@@ -129,6 +139,7 @@ class SearchState:
             mechanisms=tuple(Installed(m["name"], m["state"], m.get("prompt", "")) for m in mechanisms),
             count=data.get("count", 1),
             refused=tuple(_changes(refusal["changes"]) for refusal in data.get("refused", ())),
+            lessons=tuple(KnownLesson(lesson["id"], lesson["statement"]) for lesson in data.get("lessons", ())),
         )
 
     def tried_since_incumbent(self) -> list[Configuration]:

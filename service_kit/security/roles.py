@@ -24,7 +24,7 @@ _READ = {
     "bilevel.v1.TaskService": ("Describe", "Validate"),
     "bilevel.v1.InnerLoopService": (
         "ListTasks", "GetRun", "ListRuns", "GetTrial", "ListTrials", "WatchTrace", "DescribeSearch", "ListMechanisms",
-        "ListLessons",
+        "ListLessons", "GetLesson",
     ),
     "bilevel.v1.OuterLoopService": (
         "GetCampaign", "ListCampaigns", "WatchCampaign", "ListResearchSessions", "ListLibraryEntries",

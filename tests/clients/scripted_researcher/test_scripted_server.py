@@ -79,7 +79,7 @@ async def test_it_lists_itself_as_a_script(client: openai.AsyncOpenAI) -> None:
 @pytest.mark.parametrize(
     ("request_", "purpose", "said"),
     [
-        ({}, "dream", "X-Bilevel-Purpose must be one of propose, analyse"),
+        ({}, "dream", "X-Bilevel-Purpose must be one of propose, lessons"),
         ({"messages": [{"role": "user", "content": "hello"}]}, "propose", "```json search-state"),
         ({"messages": []}, "propose", "messages must be a list"),
         ({"messages": [{"role": "poet", "content": "x"}]}, "propose", r"messages\[0\].role must be one of system"),

@@ -1,0 +1,91 @@
+"""What memory did to a run is told in three strengths: in view, cited, and measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from bilevel.v1 import trace_pb2
+
+from clients import lesson_files
+from clients.history import RunHistory
+from clients.memory import lines, to_json
+from service_kit.errors import InvalidArgument
+from tests.clients.conftest import Script
+
+
+def remembered(scripted: bool = True, compare: bool = True) -> RunHistory:
+    script = Script("runs/r")
+    script.say(model_called=trace_pb2.ModelCalled(purpose="propose", model="m", scripted=scripted))
+    for number, kept in ((0, True), (1, True), (2, False)):
+        trial = trace_pb2.Trial(name=f"runs/r/trials/{number}", number=number, state=trace_pb2.TRIAL_STATE_PROPOSED)
+        script.say(trial_proposed=trace_pb2.TrialProposed(trial=trial))
+        if number:
+            shown = trace_pb2.LessonsShown(trial=number, lessons=["lessons/a", "lessons/b"], statements=["x", "y"])
+            script.say(lessons_shown=shown)
+            script.say(lessons_cited=trace_pb2.LessonsCited(trial=number, lessons=["lessons/a"]))
+            if compare:
+                compared = trace_pb2.LessonsCompared(
+                    trial=number, without_lessons="p", with_lessons="q", differs=number == 1
+                )
+                script.say(lessons_compared=compared)
+        script.say(trial_decided=trace_pb2.TrialDecided(number=number, kept=kept))
+    written = trace_pb2.LessonsWritten(decided_trials=2, written=[trace_pb2.Lesson(name="lessons/c", statement="z")])
+    script.say(lessons_written=written)
+    return RunHistory.of(script.events)
+
+
+def test_in_view_cited_and_changed_are_three_things() -> None:
+    told = to_json(remembered())
+    a, b = told["lessons"]
+    assert (a["in_view"], a["cited"], a["cited_and_kept"]) == ([1, 2], [1, 2], [1])
+    assert (b["in_view"], b["cited"], b["cited_and_kept"]) == ([1, 2], [], [])
+    assert (told["compared"], [change["trial"] for change in told["changed"]]) == (2, [1])
+    assert told["written"] == ["lessons/c"]
+
+
+def test_the_words_claim_no_more_than_was_measured() -> None:
+    said = "\n".join(lines(remembered()))
+    assert "in view of 2 trials (1, 2); cited by 2 trials (1, 2), 1 of them kept" in said
+    assert "never cited" in said
+    assert "another first candidate 1 time" in said
+    assert "chance" not in said
+    assert "in part perhaps by chance" in "\n".join(lines(remembered(scripted=False)))
+    assert "was not measured" in "\n".join(lines(remembered(compare=False)))
+    assert "caused" not in said
+
+
+def test_an_exported_lesson_comes_back_the_same(tmp_path: Path) -> None:
+    lesson = trace_pb2.Lesson(
+        name="lessons/a", statement="x", task="t", evidence=["runs/r/trials/1"], kind=1, failure=2
+    )
+    lesson.update_time.FromSeconds(1_760_000_000)
+    file = tmp_path / "lessons.json"
+    import json
+
+    file.write_text(json.dumps(lesson_files.document([lesson])))
+    [back] = lesson_files.read(file)
+    assert back == lesson
+    assert lesson_files.request_id(back) == lesson_files.request_id(lesson)
+    assert len(lesson_files.request_id(back)) <= 64
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("{", "must be JSON"),
+        ("[]", "bilevel-lessons/1"),
+        ('{"format": "bilevel-lessons/2", "lessons": []}', "bilevel-lessons/1"),
+        ('{"format": "bilevel-lessons/1", "lessons": [{"colour": 1}]}', r"lessons\[0\]"),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused_with_what_is_wrong(tmp_path: Path, text: str, wrong: str) -> None:
+    file = tmp_path / "lessons.json"
+    file.write_text(text)
+    with pytest.raises(InvalidArgument, match=wrong):
+        lesson_files.read(file)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgument, match="no such file"):
+        lesson_files.read(tmp_path / "lessons.json")
