@@ -1,17 +1,19 @@
 """How a client reaches a service: channel options, deadlines, retries, and errors that say what to do.
 
-Reads and idempotent creations are repeated by gRPC itself when the transport fails
-(https://github.com/grpc/proposal/blob/master/A6-client-retries.md); whatever starts work exactly once is not.
+Deadlines and retries are gRPC's own, by service config (https://github.com/grpc/grpc/blob/master/doc/service_config.md):
+reads and idempotent creations are repeated when the transport fails, whatever starts work exactly once is not, and a
+stream has no deadline.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 
 from clients.addresses import ServiceAddress
@@ -43,8 +45,13 @@ class Connection:
     channel: grpc.aio.Channel
     target: ServiceAddress
 
-    async def call(self, method: UnaryCall[Request, Response], request: Request, timeout: float = DEADLINE) -> Response:
-        """Answer of one call; raises :class:`RemoteError` that names the service where it cannot be reached."""
+    async def call(
+        self, method: UnaryCall[Request, Response], request: Request, timeout: float | None = None
+    ) -> Response:
+        """Answer of one call, within ``timeout`` seconds, or else the deadline of the method's service config.
+
+        Raises :class:`RemoteError` that names the service where it cannot be reached.
+        """
         try:
             return await method(request, timeout=timeout)
         except grpc.RpcError as error:
@@ -80,30 +87,55 @@ class Connection:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:
+        """Close the channel; calls that are running fail with CANCELLED."""
         await self.channel.close()
 
 
-def connect(target: ServiceAddress, repeatable: Sequence[str] = ()) -> Connection:
-    """A connection that is opened with the first call; ``repeatable`` are full names of methods safe to repeat.
+@dataclass(frozen=True, slots=True)
+class Methods:
+    """The methods of one service, by what gRPC may do about them."""
+
+    service: ServiceDescriptor
+    repeatable: tuple[str, ...] = ()
+    """Names of those that are safe to repeat: reads, and creations with a ``request_id``."""
+    slow: tuple[str, ...] = ()
+    """Names of those that run the gate or wait for a model."""
+
+    def config(self) -> dict[str, Any]:
+        """The service config. Unary methods have a deadline, each by its name; streams have none."""
+        unary = [method.name for method in self.service.methods if not method.server_streaming]
+        unknown = {*self.repeatable, *self.slow} - set(unary)
+        if unknown:
+            raise ValueError(f"{self.service.full_name} has no unary methods {', '.join(sorted(unknown))}")
+        return {"methodConfig": [self._method(name) for name in unary]}
+
+    def _method(self, name: str) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "name": [{"service": self.service.full_name, "method": name}],
+            "timeout": f"{LONG_DEADLINE if name in self.slow else DEADLINE:g}s",
+        }
+        return config | ({"retryPolicy": _RETRIES} if name in self.repeatable else {})
+
+
+_RETRIES = {
+    "maxAttempts": 3,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 3,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+
+
+def connect(target: ServiceAddress, methods: Methods | None = None) -> Connection:
+    """A connection that is opened with the first call.
 
     Must be called inside a running event loop. Raises :class:`InvalidArgument` for what is no HOST:PORT, and like
     :func:`service_kit.security.channels.open_channel`.
     """
     parse_address(target.address, target.option)
-    policy = {
-        "maxAttempts": 3,
-        "initialBackoff": "0.1s",
-        "maxBackoff": "1s",
-        "backoffMultiplier": 3,
-        "retryableStatusCodes": ["UNAVAILABLE"],
-    }
-    names = [dict(zip(("service", "method"), method.strip("/").split("/"), strict=True)) for method in repeatable]
     options: list[tuple[str, str | int]] = [
         *MESSAGE_LIMITS,
-        (
-            "grpc.service_config",
-            json.dumps({"methodConfig": [{"name": names, "retryPolicy": policy}] if names else []}),
-        ),
+        ("grpc.service_config", json.dumps(methods.config() if methods is not None else {})),
         # A connection that died without a word is noticed after half a minute, also while no call is running.
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 10_000),

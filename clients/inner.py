@@ -11,16 +11,20 @@ import grpc
 from bilevel.v1 import common_pb2, inner_pb2, inner_pb2_grpc, trace_pb2
 
 from clients.addresses import INNER
-from clients.connection import LONG_DEADLINE, connect
+from clients.connection import Methods, connect
 from clients.watching import HEARTBEAT, PATIENCE, resumed
 from service_kit.parameters import Value
 from service_kit.translate import configuration_to_proto, duration_to_proto, values_to_proto
 
-_SERVICE = "bilevel.v1.InnerLoopService"
-_REPEATABLE = (
-    *("ListTasks", "CreateRun", "GetRun", "ListRuns", "GetTrial", "ListTrials", "DescribeSearch", "ListMechanisms"),
-    *("ListLessons", "GetLesson", "CreateLesson"),
+METHODS = Methods(
+    inner_pb2.DESCRIPTOR.services_by_name["InnerLoopService"],
+    repeatable=(
+        *("ListTasks", "CreateRun", "GetRun", "ListRuns", "GetTrial", "ListTrials", "DescribeSearch"),
+        *("ListMechanisms", "ListLessons", "GetLesson", "CreateLesson"),
+    ),
+    slow=("Propose", "CheckMechanism", "InstallMechanism"),
 )
+"""What gRPC may do about each method."""
 
 
 class InnerClient:
@@ -32,7 +36,7 @@ class InnerClient:
     """
 
     def __init__(self, address: str = INNER.address) -> None:
-        self.connection = connect(INNER.at(address), [f"/{_SERVICE}/{method}" for method in _REPEATABLE])
+        self.connection = connect(INNER.at(address), METHODS)
         # The generated stub type is for both kinds of channel; on an asynchronous one it is the asynchronous stub.
         self._stub: inner_pb2_grpc.InnerLoopServiceAsyncStub = inner_pb2_grpc.InnerLoopServiceStub(
             self.connection.channel
@@ -45,6 +49,7 @@ class InnerClient:
         await self.close()
 
     async def close(self) -> None:
+        """Close the connection; calls that are running fail."""
         await self.connection.close()
 
     # Tasks and runs
@@ -59,11 +64,20 @@ class InnerClient:
         return list(response.tasks)
 
     async def create_run(self, spec: trace_pb2.RunSpec, request_id: str = "") -> trace_pb2.Run:
-        """A new run in state CREATED; repeating a ``request_id`` returns the first one's run."""
+        """A new run in state CREATED.
+
+        Args:
+            spec: What to search for, and within which limits; see RunSpec in trace.proto.
+            request_id: Repeating one returns the first one's run; by default a new one.
+
+        Raises RemoteError: INVALID_ARGUMENT naming the wrong fields, NOT_FOUND for an unknown task, UNAVAILABLE for
+        one that cannot be reached.
+        """
         request = inner_pb2.CreateRunRequest(spec=spec, request_id=request_id or uuid.uuid4().hex)
         return (await self.connection.call(self._stub.CreateRun, request)).run
 
     async def get_run(self, name: str) -> trace_pb2.Run:
+        """The run ``name`` (``runs/{run}``) as it is now. Raises RemoteError: NOT_FOUND."""
         return (await self.connection.call(self._stub.GetRun, inner_pb2.GetRunRequest(name=name))).run
 
     async def list_runs(self, limit: int = 50) -> list[trace_pb2.Run]:
@@ -80,19 +94,26 @@ class InnerClient:
         return runs
 
     async def start_run(self, name: str) -> trace_pb2.Run:
-        """Lets the service drive a CREATED run."""
+        """Lets the service drive the CREATED run ``name``. Raises RemoteError: FAILED_PRECONDITION in another state."""
         return (await self.connection.call(self._stub.StartRun, inner_pb2.StartRunRequest(name=name))).run
 
     async def pause_run(self, name: str, reason: str = "") -> trace_pb2.Run:
-        """Stops driving after the current trial."""
+        """Stops driving the RUNNING run ``name`` after its current trial; ``reason`` is kept on the trace.
+
+        Raises RemoteError: FAILED_PRECONDITION in another state.
+        """
         request = inner_pb2.PauseRunRequest(name=name, reason=reason)
         return (await self.connection.call(self._stub.PauseRun, request)).run
 
     async def resume_run(self, name: str) -> trace_pb2.Run:
+        """Goes on with the PAUSED run ``name``. Raises RemoteError: FAILED_PRECONDITION in another state."""
         return (await self.connection.call(self._stub.ResumeRun, inner_pb2.ResumeRunRequest(name=name))).run
 
     async def cancel_run(self, name: str, reason: str = "") -> trace_pb2.Run:
-        """Ends the run now; its evaluation is killed."""
+        """Ends the run ``name`` now and kills its evaluation; ``reason`` is kept on the trace.
+
+        Raises RemoteError: FAILED_PRECONDITION for a run that has ended.
+        """
         request = inner_pb2.CancelRunRequest(name=name, reason=reason)
         return (await self.connection.call(self._stub.CancelRun, request)).run
 
@@ -101,17 +122,27 @@ class InnerClient:
     async def propose(
         self, run: str, count: int = 1, *, changes: Mapping[str, Value] | None = None, hypothesis: str = ""
     ) -> list[trace_pb2.Trial]:
-        """New trials of a run that the service does not drive; with ``changes``, one of the caller's own.
+        """New trials of a run that the service does not drive: CREATED or PAUSED. The first is the run's baseline.
 
-        The first proposal of a run is its baseline, whatever is asked.
+        Args:
+            run: Resource name.
+            count: Trials to propose, 1 to 64.
+            changes: The caller's own candidate in place of the proposer's: what differs from the incumbent.
+            hypothesis: The caller's, with ``changes``.
+
+        Returns PROPOSED trials, and REJECTED ones with their reason. Raises RemoteError: INVALID_ARGUMENT naming the
+        wrong parameters, FAILED_PRECONDITION, RESOURCE_EXHAUSTED when the run's trials are used up.
         """
         request = inner_pb2.ProposeRequest(parent=run, count=count, hypothesis=hypothesis)
         if changes is not None:
             request.changes.CopyFrom(configuration_to_proto(changes))
-        return list((await self.connection.call(self._stub.Propose, request, LONG_DEADLINE)).trials)
+        return list((await self.connection.call(self._stub.Propose, request)).trials)
 
     async def evaluate(self, trial: str) -> AsyncIterator[trace_pb2.TraceEvent]:
-        """Evaluates a PROPOSED trial: its events as they happen. Leaving the loop early cancels the work."""
+        """Evaluates the PROPOSED trial ``trial`` (its resource name): its events as they happen.
+
+        Leaving the loop early cancels the work. Raises RemoteError: FAILED_PRECONDITION, UNAVAILABLE for a lost task.
+        """
         call = self._stub.Evaluate(inner_pb2.InnerLoopServiceEvaluateRequest(name=trial))
         try:
             async for response in call:
@@ -122,14 +153,15 @@ class InnerClient:
             call.cancel()
 
     async def accept(self, trial: str) -> trace_pb2.Trial:
-        """Decides an EVALUATED trial: KEPT or DISCARDED."""
+        """Decides the EVALUATED trial ``trial``: KEPT or DISCARDED. Raises RemoteError: FAILED_PRECONDITION."""
         return (await self.connection.call(self._stub.Accept, inner_pb2.AcceptRequest(name=trial))).trial
 
     async def get_trial(self, name: str) -> trace_pb2.Trial:
+        """The trial ``name`` (``runs/{run}/trials/{trial}``) as it is now. Raises RemoteError: NOT_FOUND."""
         return (await self.connection.call(self._stub.GetTrial, inner_pb2.GetTrialRequest(name=name))).trial
 
     async def list_trials(self, run: str) -> list[trace_pb2.Trial]:
-        """Every trial of a run, oldest first."""
+        """Every trial of the run ``run``, oldest first; pages are followed. Raises RemoteError: NOT_FOUND."""
         trials: list[trace_pb2.Trial] = []
         token = ""
         while True:
@@ -151,9 +183,18 @@ class InnerClient:
         heartbeat: float = HEARTBEAT,
         patience: float = PATIENCE,
     ) -> AsyncIterator[trace_pb2.TraceEvent]:
-        """The run's events after a number, each once and in order; goes on by itself after a lost connection.
+        """The run's events, each once and in order; goes on by itself after a lost connection or a server's restart.
 
-        Ends when the run is in a terminal state, or, without ``follow``, after what is committed now.
+        Ends when the run is in a terminal state.
+
+        Args:
+            run: Resource name.
+            after_sequence: The last number that the caller has; 0 is the whole trace.
+            follow: False ends the iteration after what is committed now.
+            heartbeat: Seconds without events after which the server must show that it lives.
+            patience: Seconds for which a lost server may stay away.
+
+        Raises RemoteError: NOT_FOUND, DATA_LOSS for a gap, UNAVAILABLE once ``patience`` is over.
         """
 
         def open_stream(after: int) -> object:
@@ -170,28 +211,41 @@ class InnerClient:
                 yield event
 
     async def remark(self, run: str, author: str, text: str) -> int:
-        """Leaves a remark on the trace; returns its number."""
+        """Leaves the remark ``text`` by ``author`` on the trace of ``run``; returns its number.
+
+        Raises RemoteError: INVALID_ARGUMENT for a text that is empty or longer than 2000 characters.
+        """
         request = inner_pb2.RemarkRequest(run=run, author=author, text=text)
         return (await self.connection.call(self._stub.Remark, request)).sequence
 
     # How the search works, and changing it
 
     async def update_search_config(self, request: inner_pb2.UpdateSearchConfigRequest) -> trace_pb2.SearchConfig:
-        """Freezes, unfreezes, sets strategy and guidance; ABORTED when based on an old revision."""
+        """Freezes, unfreezes, sets strategy and guidance, as ``request`` says; returns the new control surface.
+
+        Raises RemoteError: INVALID_ARGUMENT, ABORTED when it is based on an old revision.
+        """
         return (await self.connection.call(self._stub.UpdateSearchConfig, request)).search_config
 
     async def describe_search(self, run: str) -> inner_pb2.DescribeSearchResponse:
-        """What a researcher must read to improve this search."""
+        """What a researcher must read to improve the search of ``run``: its loop, the hooks, the language."""
         return await self.connection.call(self._stub.DescribeSearch, inner_pb2.DescribeSearchRequest(run=run))
 
     async def check_mechanism(
         self, run: str, source: str, *, settings: Mapping[str, Value] | None = None, allow_inert: bool = False
     ) -> trace_pb2.GateReport:
-        """The gate's verdict on a source against a run, without installing it."""
+        """The gate's verdict on a mechanism, without installing it.
+
+        Args:
+            run: The run on whose history it is replayed.
+            source: One Python module with a class ``Mechanism``.
+            settings: What it is constructed with.
+            allow_inert: Accept one that changes nothing.
+        """
         request = inner_pb2.CheckMechanismRequest(
             run=run, source=source, settings=_settings(settings), allow_inert=allow_inert
         )
-        return (await self.connection.call(self._stub.CheckMechanism, request, LONG_DEADLINE)).report
+        return (await self.connection.call(self._stub.CheckMechanism, request)).report
 
     async def install_mechanism(
         self,
@@ -203,7 +257,18 @@ class InnerClient:
         allow_inert: bool = False,
         author: str = "",
     ) -> trace_pb2.Mechanism:
-        """Installs what the gate accepts; FAILED_PRECONDITION with the gate's findings otherwise."""
+        """Installs what the gate accepts; it acts from the next trial on.
+
+        Args:
+            run: Resource name.
+            mechanism_id: Its name in the run: lower-case letters, digits, dashes and underscores.
+            source: One Python module with a class ``Mechanism``.
+            settings: What it is constructed with.
+            allow_inert: Accept one that changes nothing, as a control.
+            author: Who wrote it, for the trace.
+
+        Raises RemoteError: FAILED_PRECONDITION with the gate's findings, ALREADY_EXISTS.
+        """
         request = inner_pb2.InstallMechanismRequest(
             run=run,
             mechanism_id=mechanism_id,
@@ -212,14 +277,18 @@ class InnerClient:
             allow_inert=allow_inert,
             author=author,
         )
-        return (await self.connection.call(self._stub.InstallMechanism, request, LONG_DEADLINE)).mechanism
+        return (await self.connection.call(self._stub.InstallMechanism, request)).mechanism
 
     async def uninstall_mechanism(self, name: str, reason: str = "") -> trace_pb2.Mechanism:
+        """Removes the mechanism ``name`` (``runs/{run}/mechanisms/{mechanism}``); ``reason`` is kept on the trace.
+
+        Raises RemoteError: NOT_FOUND, FAILED_PRECONDITION for one that is removed already.
+        """
         request = inner_pb2.UninstallMechanismRequest(name=name, reason=reason)
         return (await self.connection.call(self._stub.UninstallMechanism, request)).mechanism
 
     async def list_mechanisms(self, run: str) -> list[trace_pb2.Mechanism]:
-        """Oldest first, removed and suspended ones included."""
+        """The mechanisms of ``run``, oldest first, removed and suspended ones included."""
         request = inner_pb2.ListMechanismsRequest(parent=run)
         return list((await self.connection.call(self._stub.ListMechanisms, request)).mechanisms)
 
@@ -228,12 +297,18 @@ class InnerClient:
     async def lessons_page(
         self, task: str = "", page_size: int = 0, page_token: str = ""
     ) -> inner_pb2.ListLessonsResponse:
-        """One page of lessons, newest first, with the token of the next; of one task where it is named."""
+        """One page of lessons, newest first, with the token of the next.
+
+        Args:
+            task: Only lessons of this task; empty is all.
+            page_size: Lessons a page, at most 1000; 0 is the service's choice.
+            page_token: That of the page before; empty for the first.
+        """
         request = inner_pb2.ListLessonsRequest(task=task, page_size=page_size, page_token=page_token)
         return await self.connection.call(self._stub.ListLessons, request)
 
     async def list_lessons(self, task: str = "", limit: int = 100) -> list[trace_pb2.Lesson]:
-        """Up to ``limit`` lessons, newest first; of one task where it is named."""
+        """Up to ``limit`` lessons, newest first; only those of ``task`` where it is named."""
         lessons: list[trace_pb2.Lesson] = []
         token = ""
         while len(lessons) < limit:
@@ -245,18 +320,28 @@ class InnerClient:
         return lessons
 
     async def get_lesson(self, name: str) -> trace_pb2.Lesson:
+        """The lesson ``name`` (``lessons/{lesson}``). Raises RemoteError: NOT_FOUND."""
         return (await self.connection.call(self._stub.GetLesson, inner_pb2.GetLessonRequest(name=name))).lesson
 
     async def create_lesson(
         self, lesson: trace_pb2.Lesson, request_id: str = "", *, imported: bool = False
     ) -> trace_pb2.Lesson:
-        """Writes a lesson, or supports one that says the same; ``imported`` takes evidence from elsewhere."""
+        """Writes a lesson, or supports one that says the same.
+
+        Args:
+            lesson: Its statement, task and evidence count.
+            request_id: Repeating one writes it once; by default a new one.
+            imported: Whether the evidence comes from elsewhere.
+
+        Raises RemoteError: INVALID_ARGUMENT naming the wrong fields.
+        """
         request = inner_pb2.CreateLessonRequest(
             lesson=lesson, request_id=request_id or uuid.uuid4().hex, imported=imported
         )
         return (await self.connection.call(self._stub.CreateLesson, request)).lesson
 
     async def delete_lesson(self, name: str) -> None:
+        """Forgets the lesson ``name`` (``lessons/{lesson}``). Raises RemoteError: NOT_FOUND."""
         await self.connection.call(self._stub.DeleteLesson, inner_pb2.DeleteLessonRequest(name=name))
 
 

@@ -10,15 +10,18 @@ from typing import Self
 from bilevel.v1 import outer_pb2, outer_pb2_grpc
 
 from clients.addresses import OUTER
-from clients.connection import connect
+from clients.connection import Methods, connect
 from clients.watching import HEARTBEAT, PATIENCE, resumed
 from service_kit.translate import duration_to_proto
 
-_SERVICE = "bilevel.v1.OuterLoopService"
-_REPEATABLE = (
-    *("CreateCampaign", "GetCampaign", "ListCampaigns", "ListResearchSessions"),
-    *("ListLibraryEntries", "GetLibraryEntry"),
+METHODS = Methods(
+    outer_pb2.DESCRIPTOR.services_by_name["OuterLoopService"],
+    repeatable=(
+        *("CreateCampaign", "GetCampaign", "ListCampaigns", "ListResearchSessions"),
+        *("ListLibraryEntries", "GetLibraryEntry"),
+    ),
 )
+"""What gRPC may do about each method."""
 
 
 class OuterClient:
@@ -28,7 +31,7 @@ class OuterClient:
     """
 
     def __init__(self, address: str = OUTER.address) -> None:
-        self.connection = connect(OUTER.at(address), [f"/{_SERVICE}/{method}" for method in _REPEATABLE])
+        self.connection = connect(OUTER.at(address), METHODS)
         self._stub: outer_pb2_grpc.OuterLoopServiceAsyncStub = outer_pb2_grpc.OuterLoopServiceStub(
             self.connection.channel
         )
@@ -40,16 +43,27 @@ class OuterClient:
         await self.close()
 
     async def close(self) -> None:
+        """Close the connection; calls that are running fail."""
         await self.connection.close()
 
     async def create_campaign(
         self, run: str, policy: outer_pb2.CampaignPolicy, request_id: str = ""
     ) -> outer_pb2.Campaign:
-        """Begins to supervise a run; repeating a ``request_id`` returns the first one's campaign."""
+        """Begins to supervise a run.
+
+        Args:
+            run: Resource name.
+            policy: Levels, intervals and limits; see CampaignPolicy in outer.proto.
+            request_id: Repeating one returns the first one's campaign.
+
+        Raises RemoteError: INVALID_ARGUMENT naming the wrong fields, NOT_FOUND for an unknown run, ALREADY_EXISTS for a
+        run that is supervised.
+        """
         request = outer_pb2.CreateCampaignRequest(run=run, policy=policy, request_id=request_id or uuid.uuid4().hex)
         return (await self.connection.call(self._stub.CreateCampaign, request)).campaign
 
     async def get_campaign(self, name: str) -> outer_pb2.Campaign:
+        """The campaign ``name`` (``campaigns/{campaign}``) as it is now. Raises RemoteError: NOT_FOUND."""
         request = outer_pb2.GetCampaignRequest(name=name)
         return (await self.connection.call(self._stub.GetCampaign, request)).campaign
 
@@ -67,19 +81,24 @@ class OuterClient:
         return campaigns
 
     async def campaign_of(self, run: str) -> outer_pb2.Campaign | None:
-        """The newest campaign that supervises the run, or None."""
+        """The newest campaign that supervises the run ``run``, or None."""
         return next((campaign for campaign in await self.list_campaigns() if campaign.run == run), None)
 
     async def cancel_campaign(self, name: str, reason: str = "") -> outer_pb2.Campaign:
-        """Stops supervising; the run goes on without an outer loop."""
+        """Stops supervising as campaign ``name``, with ``reason``; the run goes on without an outer loop.
+
+        Raises RemoteError: FAILED_PRECONDITION for a campaign that has ended.
+        """
         request = outer_pb2.CancelCampaignRequest(name=name, reason=reason)
         return (await self.connection.call(self._stub.CancelCampaign, request)).campaign
 
     async def pause_campaign(self, name: str, reason: str = "") -> outer_pb2.Campaign:
+        """Lets the ACTIVE campaign ``name`` rest, with ``reason``. Raises RemoteError: FAILED_PRECONDITION."""
         request = outer_pb2.PauseCampaignRequest(name=name, reason=reason)
         return (await self.connection.call(self._stub.PauseCampaign, request)).campaign
 
     async def resume_campaign(self, name: str) -> outer_pb2.Campaign:
+        """Goes on with the PAUSED campaign ``name``. Raises RemoteError: FAILED_PRECONDITION in another state."""
         request = outer_pb2.ResumeCampaignRequest(name=name)
         return (await self.connection.call(self._stub.ResumeCampaign, request)).campaign
 
@@ -92,7 +111,17 @@ class OuterClient:
         heartbeat: float = HEARTBEAT,
         patience: float = PATIENCE,
     ) -> AsyncIterator[outer_pb2.CampaignEvent]:
-        """The campaign's events after a number, each once and in order; goes on by itself after a lost connection."""
+        """The campaign's events, each once and in order; goes on by itself after a lost connection or a restart.
+
+        Args:
+            campaign: Resource name.
+            after_sequence: The last number that the caller has; 0 is everything.
+            follow: False ends the iteration after what is committed now.
+            heartbeat: Seconds without events after which the server must show that it lives.
+            patience: Seconds for which a lost server may stay away.
+
+        Raises RemoteError: NOT_FOUND, DATA_LOSS for a gap, UNAVAILABLE once ``patience`` is over.
+        """
 
         def open_stream(after: int) -> object:
             return self._stub.WatchCampaign(
@@ -111,15 +140,16 @@ class OuterClient:
                 yield event
 
     async def list_research_sessions(self, campaign: str) -> list[outer_pb2.ResearchSession]:
-        """Oldest first, each with every prompt and answer."""
+        """The research sessions of ``campaign``, oldest first, each with every prompt and answer."""
         request = outer_pb2.ListResearchSessionsRequest(parent=campaign)
         return list((await self.connection.call(self._stub.ListResearchSessions, request)).sessions)
 
     async def list_library_entries(self, limit: int = 50) -> list[outer_pb2.LibraryEntry]:
-        """Up to 1000 mechanisms that were accepted once, newest first."""
+        """Up to ``limit`` mechanisms, at most 1000, that were accepted once, newest first."""
         request = outer_pb2.ListLibraryEntriesRequest(page_size=limit)
         return list((await self.connection.call(self._stub.ListLibraryEntries, request)).entries)
 
     async def get_library_entry(self, name: str) -> outer_pb2.LibraryEntry:
+        """The library's entry ``name`` (``library/{entry}``). Raises RemoteError: NOT_FOUND."""
         request = outer_pb2.GetLibraryEntryRequest(name=name)
         return (await self.connection.call(self._stub.GetLibraryEntry, request)).entry

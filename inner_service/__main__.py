@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         "--tasks",
         type=Path,
         metavar="FILE",
-        help="TOML file with a table [tasks.NAME] for each task: address, and where wanted tls, ca_file, server_name, "
-        "token_file",
+        help="TOML file with a table [tasks.NAME] for each task: address, and for TLS and a token ca_file, "
+        "certificate_file, key_file, server_name, token_file",
     )
     parser.add_argument(
         "--loopback-tasks",

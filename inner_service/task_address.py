@@ -13,28 +13,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service_kit.errors import InvalidArgument, Violation
+from service_kit.errors import InvalidArgument, ServiceError, Violation
+from service_kit.security.channels import ChannelSecurity
+from service_kit.security.tls import ClientTls
 from service_kit.server import is_loopback, parse_address
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\]):([1-9][0-9]{0,4})")
 
+_OPEN = ChannelSecurity()
+
 
 @dataclass(frozen=True, slots=True)
 class TaskAddress:
-    """How one task is reached."""
+    """Where one task is and how it is reached."""
 
     target: str
     """HOST:PORT, [IPV6]:PORT or unix:PATH."""
-    tls: bool = False
-    certificates: bytes | None = None
-    """PEM of the authorities to trust in place of the system's."""
-    server_name: str = ""
-    """Name in the server's certificate, where it is another than the host's."""
-    token: SecretStr | None = None
-    """Sent with every call as ``authorization: Bearer``."""
+    security: ChannelSecurity = _OPEN
+    """Whom to trust, and what to show."""
 
     @property
     def on_this_machine(self) -> bool:
@@ -75,23 +74,25 @@ def from_entries(entries: Iterable[str], field: str) -> dict[str, TaskAddress]:
 class _Entry(BaseModel):
     """One ``[tasks.NAME]`` table of a settings file."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid")
 
     address: str
-    tls: bool = False
-    ca_file: str = ""
-    server_name: str = ""
-    token_file: str = ""
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    server_name: str | None = None
+    token_file: Path | None = None
 
 
 class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid")
 
     tasks: dict[str, _Entry]
 
 
 def from_file(file: Path) -> dict[str, TaskAddress]:
-    """The ``[tasks.NAME]`` tables of a TOML file; the paths in it are relative to its folder.
+    """The ``[tasks.NAME]`` tables of a TOML file; the paths in it are relative to its folder, and tokens are read anew
+    with every call.
 
     Raises :class:`InvalidArgument` naming the file and the wrong key; a token is never part of a message.
     """
@@ -109,35 +110,29 @@ def from_file(file: Path) -> dict[str, TaskAddress]:
 
 def _read(name: str, entry: _Entry, file: Path) -> TaskAddress:
     where = f"{file}: tasks.{name}"
-    [(_, plain)] = from_entries([f"{name}={entry.address}"], where).items()
-    address = TaskAddress(
-        plain.target,
-        entry.tls,
-        _content(entry.ca_file, file, f"{where}.ca_file") if entry.ca_file else None,
-        entry.server_name,
-        _token(_content(entry.token_file, file, f"{where}.token_file"), where) if entry.token_file else None,
+    target = from_entries([f"{name}={entry.address}"], where)[name].target
+    ca, certificate, key, token = (
+        file.parent / path if path is not None else None
+        for path in (entry.ca_file, entry.certificate_file, entry.key_file, entry.token_file)
     )
-    if not entry.tls and (entry.ca_file or entry.server_name):
-        raise InvalidArgument.of(f"{where}.tls", "must be true where ca_file or server_name is given")
-    if address.token is not None and not entry.tls and not address.on_this_machine:
-        raise InvalidArgument.of(f"{where}.tls", "must be true where a token goes to another machine in clear text")
-    return address
-
-
-def _token(content: bytes, where: str) -> SecretStr:
-    token = content.decode("ascii", "replace").strip()
-    if not re.fullmatch(r"[!-~]+", token):
-        raise InvalidArgument.of(f"{where}.token_file", "must hold one token of printable ASCII; it is not shown here")
-    return SecretStr(token)
-
-
-def _content(path: str, beside: Path, field: str) -> bytes:
+    if ca is None and (certificate or key or entry.server_name):
+        raise InvalidArgument.of(f"{where}.ca_file", "must be given with certificate_file, key_file or server_name")
+    tls = ClientTls(ca, certificate, key, entry.server_name) if ca is not None else None
+    address = TaskAddress(target, ChannelSecurity(tls, token_file=token))
     try:
-        return (beside.parent / path).read_bytes()
-    except OSError as error:
-        raise InvalidArgument.of(field, f"cannot read {path}: {error.strerror}") from None
+        if tls is not None:
+            tls.credentials()
+        address.security.current_token()
+    except ServiceError as error:
+        raise InvalidArgument.of(where, error.message, hint=error.hint) from None
+    if token is not None and tls is None and not address.on_this_machine:
+        raise InvalidArgument.of(f"{where}.ca_file", "must be given where a token goes to another machine")
+    return address
 
 
 def shown(tasks: Mapping[str, TaskAddress]) -> dict[str, str]:
     """Name and address of each, for logs; without tokens."""
-    return {name: f"{address.target}{' (TLS)' if address.tls else ''}" for name, address in tasks.items()}
+    return {
+        name: f"{address.target}{' (TLS)' if address.security.tls is not None else ''}"
+        for name, address in tasks.items()
+    }

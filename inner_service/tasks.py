@@ -23,6 +23,7 @@ from service_kit.errors import (
     Violation,
 )
 from service_kit.parameters import Configuration, Outcome, Split
+from service_kit.security.channels import open_channel
 from service_kit.server import MESSAGE_LIMITS
 from service_kit.status import remote_error
 from service_kit.translate import configuration_to_proto, split_to_proto
@@ -43,9 +44,6 @@ class Task:
         self.address = address.target
         self._channel = _channel(address)
         self._stub = task_pb2_grpc.TaskServiceStub(self._channel)
-        self._metadata = (
-            (("authorization", f"Bearer {address.token.get_secret_value()}"),) if address.token is not None else ()
-        )
 
     async def close(self) -> None:
         await self._channel.close()
@@ -53,9 +51,7 @@ class Task:
     async def describe(self) -> TaskDescription:
         """Raises :class:`Unavailable`, and :class:`ServiceError` when the description makes no sense."""
         try:
-            response = await self._stub.Describe(
-                task_pb2.DescribeRequest(), timeout=_ANSWER_SECONDS, metadata=self._metadata
-            )
+            response = await self._stub.Describe(task_pb2.DescribeRequest(), timeout=_ANSWER_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise self._failed(error) from None
         try:
@@ -69,7 +65,7 @@ class Task:
         """Everything that the task finds wrong with ``configuration``. Raises :class:`Unavailable`."""
         request = task_pb2.ValidateRequest(configuration=configuration_to_proto(configuration))
         try:
-            response = await self._stub.Validate(request, timeout=_ANSWER_SECONDS, metadata=self._metadata)
+            response = await self._stub.Validate(request, timeout=_ANSWER_SECONDS)
         except grpc.aio.AioRpcError as error:
             refused = remote_error(error)
             if refused.code == "INVALID_ARGUMENT":
@@ -91,7 +87,7 @@ class Task:
             split=split_to_proto(split),
             label=label,
         )
-        call, answered = self._stub.Evaluate(request, metadata=self._metadata), False
+        call, answered = self._stub.Evaluate(request), False
         try:
             async for event in judged(aiter(call)):
                 answered = True
@@ -165,11 +161,7 @@ def _channel(address: TaskAddress) -> grpc.aio.Channel:
     ]
     if address.on_this_machine:
         options.append(("grpc.enable_http_proxy", 0))  # a proxy that the environment names would be asked to dial it
-    if not address.tls:
-        return grpc.aio.insecure_channel(address.target, options=options)
-    if address.server_name:
-        options.append(("grpc.ssl_target_name_override", address.server_name))
-    return grpc.aio.secure_channel(address.target, grpc.ssl_channel_credentials(address.certificates), options=options)
+    return open_channel(address.target, address.security, options)
 
 
 def _said(refused: RemoteError) -> str:

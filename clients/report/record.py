@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bilevel.v1 import common_pb2, outer_pb2, trace_pb2
 
@@ -12,6 +12,10 @@ from clients.campaign_history import CampaignHistory
 from clients.history import RunHistory, Spending
 from clients.inner import InnerClient
 from clients.outer import OuterClient
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas
 
 _LEVEL_WORDS = {outer_pb2.LEVEL_CONFIGURATION: "1.5", outer_pb2.LEVEL_MECHANISM: "2"}
 
@@ -62,6 +66,29 @@ class RunRecord:
         """Which models answered; the scripted researcher is called what it is."""
         names = answered_by(self.spending)
         return f"{names} at {self.endpoint}" if self.endpoint and self.spending.models and not self.scripted else names
+
+    def trials_dataframe(self) -> pandas.DataFrame:
+        """One row a trial; see :func:`clients.dataframe.trials_dataframe`. Needs the extra ``pandas``."""
+        from clients.dataframe import trials_dataframe
+
+        return trials_dataframe(self.history)
+
+    def to_optuna(self, *, storage: Any = None, study_name: str | None = None) -> optuna.Study:
+        """The run as an Optuna study; see :func:`clients.optuna_study.to_optuna` for ``storage`` and ``study_name``."""
+        from clients.optuna_study import to_optuna
+
+        return to_optuna(self, storage=storage, study_name=study_name)
+
+    def log_to_mlflow(self, *, tracking_uri: str | None = None, experiment: str = "bilevel") -> str:
+        """Log the run; see :func:`clients.mlflow_log.log_to_mlflow` for ``tracking_uri`` and ``experiment``."""
+        from clients.mlflow_log import log_to_mlflow
+
+        return log_to_mlflow(self, tracking_uri=tracking_uri, experiment=experiment)
+
+    def _repr_html_(self) -> str:
+        from clients.notebook import run_html
+
+        return run_html(self)
 
     def summary(self) -> Summary:
         """The run in numbers."""
