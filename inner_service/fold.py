@@ -80,6 +80,7 @@ def _(event: trace.RunStateChanged, search: Search, at: datetime) -> Search:
     if event.to_state.terminal and search.open_trials:
         raise IllegalEvent(f"trial {search.open_trials[0].number} is still open")
     run = replace(_clocked(search, at), state=event.to_state, state_reason=event.reason, update_time=at)
+    run = replace(run, pause_request="")
     if event.to_state is RunState.RUNNING:
         run = replace(run, start_time=run.start_time or at, failed_proposals=0)
     return _restart_clock(replace(search, run=run), at)
@@ -262,6 +263,12 @@ def _(event: trace.LessonsWritten, search: Search, at: datetime) -> Search:
 def _(event: trace.RunConfirmed, search: Search, at: datetime) -> Search:
     _need(search.run.state is RunState.CONFIRMING, "a run is confirmed while it is confirming")
     return replace(search, run=replace(search.run, confirmation=event.confirmation, update_time=at))
+
+
+@_on.register
+def _(event: trace.PauseRequested, search: Search, at: datetime) -> Search:
+    _need(search.run.state is RunState.RUNNING, "a run is asked to pause while it is running")
+    return replace(search, run=replace(search.run, pause_request=event.reason, update_time=at))
 
 
 def _need(condition: bool, rule: str) -> None:

@@ -20,7 +20,8 @@ from mechanisms.report import GateReport as Judgement
 from mechanisms.report import Verdict
 from mechanisms.sandbox.host import FailureKind, MechanismFailure, MechanismProcess, SandboxPolicy, SandboxUnavailable
 from mechanisms.sandbox.host import MechanismRejected as SourceRejected
-from service_kit.errors import AlreadyExists, InvalidArgument, NotFound, ServiceError, WrongState
+from service_kit.errors import AlreadyExists, InvalidArgument, NotFound, ServiceError, StorageFailed, WrongState
+from service_kit.leases import LeaseLost
 from service_kit.parameters import Value
 
 _ID = re.compile(r"[a-z][a-z0-9-]{0,47}")
@@ -90,14 +91,15 @@ class Installer:
             )
             return [MechanismInstalled(mechanism), *replayed]
 
-        try:
-            commit = await self._store.commit(self._run_id, installed)
-        except BaseException:
-            await member.process.close()
-            raise
-        mechanism = _found(commit.search, mechanism_id)
-        member.since = mechanism.installed_after_trial + 1
-        self._mechanisms.join(member)
+        async with self._mechanisms.changing:
+            try:
+                commit = await self._store.commit(self._run_id, installed)
+            except BaseException:
+                await member.process.close()
+                raise
+            mechanism = _found(commit.search, mechanism_id)
+            member.since = mechanism.installed_after_trial + 1
+            self._mechanisms.join(member)
         return mechanism
 
     async def uninstall(self, name: str, reason: str) -> Mechanism:
@@ -110,20 +112,28 @@ class Installer:
                 raise WrongState("mechanism", full, "uninstalled", "uninstall", ("active", "suspended"))
             return [MechanismUninstalled(name, reason, mechanism.effect)]
 
-        await self._mechanisms.leave(name)
-        commit = await self._store.commit(self._run_id, uninstalled)
+        async with self._mechanisms.changing:
+            await self._mechanisms.leave(name)
+            commit = await self._store.commit(self._run_id, uninstalled)
         return _found(commit.search, name)
 
     async def restore(self) -> None:
-        """Start the active mechanisms again after a restart; their state comes back by replay."""
-        search = await self._store.search(self._run_id)
-        for mechanism in search.mechanisms:
-            if mechanism.state is not MechanismState.ACTIVE or search.run.state.terminal:
-                continue
-            try:
-                self._mechanisms.join(await self._revive(search, mechanism))
-            except (MechanismFailure, SourceRejected, ServiceError) as error:
-                await self._give_up(mechanism.name, error)
+        """Start the active mechanisms that do not run here, after a restart or because another service installed them,
+        and part with those that are no longer active; state comes back by replay."""
+        async with self._mechanisms.changing:
+            search = await self._store.search(self._run_id)
+            active = [m for m in search.mechanisms if m.state is MechanismState.ACTIVE]
+            for name in set(self._mechanisms.names) - {mechanism.name for mechanism in active}:
+                await self._mechanisms.leave(name)
+            for mechanism in active:
+                if mechanism.name in self._mechanisms.names or search.run.state.terminal:
+                    continue
+                try:
+                    self._mechanisms.join(await self._revive(search, mechanism))
+                except (LeaseLost, StorageFailed):
+                    raise
+                except (MechanismFailure, SourceRejected, ServiceError) as error:
+                    await self._give_up(mechanism.name, error)
 
     async def _revive(self, search: Search, mechanism: Mechanism) -> Member:
         """The mechanism in a new process with the state that it had. Raises MechanismFailure when that is another."""

@@ -4,7 +4,7 @@ same ones."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -33,7 +33,8 @@ from inner_service.trace import (
     TrialStarted,
 )
 from mechanisms.interface import Origin
-from service_kit.errors import Exhausted, NotFound, ServiceError, Unavailable, WrongState
+from service_kit.errors import Exhausted, NotFound, ServiceError, StorageFailed, Unavailable, WrongState
+from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Outcome
 
@@ -51,16 +52,24 @@ log = structlog.get_logger("inner_service.loop")
 class Loop:
     """One run at work. Steps of one run never overlap, except evaluations, which run at the same time."""
 
-    def __init__(self, run_id: str, store: Store, task: Task, model: LanguageModel, mechanisms: MechanismSet) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        store: Store,
+        task: Task,
+        model: LanguageModel,
+        mechanisms: MechanismSet,
+        catch_up: Callable[[], Awaitable[None]],
+    ) -> None:
+        """``catch_up`` brings ``mechanisms`` to what the trace says, where others may install and remove them."""
         self.run_id = run_id
         self.mechanisms = mechanisms
         self.proposer = Proposer(run_id, store, task, model, mechanisms)
         self._lessons = LessonWriter(run_id, store, model)
-        self.pause_reason: str | None = None
-        """Set to let :meth:`drive` pause after the current trial."""
         self._store = store
         self._task = task
         self._watch = TaskWatch(task)
+        self._catch_up = catch_up
         self._turn = asyncio.Lock()
         self._evaluating: set[int] = set()
 
@@ -70,6 +79,7 @@ class Loop:
         Raises :class:`NoCandidate`, :class:`Exhausted` when the run's trials are used up, :class:`Unavailable`.
         """
         async with self._turn:
+            await self._catch_up()
             search = await self._search()
             if search.incumbent is None:
                 return [await self._propose_baseline()]
@@ -106,6 +116,7 @@ class Loop:
     async def accept(self, number: int) -> Trial:
         """Decide an EVALUATED trial and let the mechanisms see it. Raises :class:`WrongState`."""
         async with self._turn:
+            await self._catch_up()
             search = await self._search()
             trial = self._trial(search, number)
             if trial.state is not TrialState.EVALUATED:
@@ -127,6 +138,8 @@ class Loop:
         try:
             while (await self._search()).run.state in (RunState.RUNNING, RunState.CONFIRMING):
                 await self._step()
+        except (LeaseLost, StorageFailed):
+            raise
         except ServiceError as error:
             await self._go(RunState.PAUSED, str(error))
         except Exception as error:
@@ -149,8 +162,8 @@ class Loop:
         elif (reason := _spent(search)) is not None:
             confirms = run.spec.confirmation_seeds > 0 and run.best is not None
             await self._go(RunState.CONFIRMING if confirms else RunState.FINISHED, reason)
-        elif self.pause_reason is not None:
-            await self._go(RunState.PAUSED, self.pause_reason)
+        elif run.pause_request:
+            await self._go(RunState.PAUSED, run.pause_request)
         elif _checkpoint_due(search):
             await self._go(RunState.PAUSED, "checkpoint", CheckpointReached(run.decided_trials))
         else:
@@ -279,7 +292,6 @@ class Loop:
                 return []
             return [*before, RunStateChanged(search.run.state, state, reason)]
 
-        self.pause_reason = None
         await self._commit(change)
 
     async def _search(self) -> Search:

@@ -68,12 +68,19 @@ class MechanismSet:
     """The active mechanisms of one run, in the order of installation."""
 
     def __init__(self, commit: Commit) -> None:
+        self.changing = asyncio.Lock()
+        """Held while the set and the trace may disagree about who belongs to it."""
         self._commit = commit
         self._members: list[Member] = []
 
     def implementing(self, hook: Hook) -> tuple[Member, ...]:
         """The members that have ``hook``, oldest first."""
         return tuple(member for member in self._members if hook in member.process.hooks)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Who is asked, oldest first."""
+        return tuple(member.name for member in self._members)
 
     def join(self, member: Member) -> None:
         """From now on ``member`` is asked."""

@@ -183,6 +183,8 @@ class Run:
     idle_time: timedelta = timedelta()
     """Time in which it was RUNNING but no evaluation was."""
     idle_since: datetime | None = None
+    pause_request: str = ""
+    """Why it is to pause after its current trials; empty when nobody asked for that."""
 
     @property
     def name(self) -> str:

@@ -1,26 +1,39 @@
-"""The runs of this service: their life from creation to the end, and who drives them."""
+"""The runs of this service: their life from creation to the end, and who drives them.
+
+Ownership: of all services on one database, the one that holds a run's lease drives it, and nobody else does. Any of
+them answers for any run. What the driver has to do is on the trace, where it finds it before its next step: a pause
+that was asked for, another search configuration, a mechanism that was installed or removed. Only cancelling does not
+wait: it ends the run and, in the same transaction, everybody's leases of it.
+
+Concurrency: every second a service renews its leases, stops working on what it has lost, and takes over runs whose
+driver has died. It goes on with them as after a restart.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import structlog
 
 from inner_service.control import ConfigChange, updated
 from inner_service.creation import check_spec, fitted
+from inner_service.fold import IllegalEvent
 from inner_service.installation import Installer
 from inner_service.loop import Loop
 from inner_service.mechanism_set import MechanismSet
 from inner_service.run import Run, RunSpec, RunState, Search, SearchConfig, Trial, TrialState, Values
-from inner_service.store import Store
+from inner_service.store import Store, stream_of
 from inner_service.task import EvaluationResult
 from inner_service.tasks import Tasks
 from inner_service.trace import (
     Event,
+    PauseRequested,
     Remarked,
     RunCreated,
     RunStateChanged,
@@ -29,13 +42,23 @@ from inner_service.trace import (
     TrialRejected,
 )
 from mechanisms.sandbox.limits import SandboxPolicy
-from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError, Violation, WrongState
+from service_kit.errors import (
+    Conflict,
+    InvalidArgument,
+    InvalidConfiguration,
+    ServiceError,
+    StorageFailed,
+    Violation,
+    WrongState,
+)
+from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Outcome
 
 BY_HAND = (RunState.CREATED, RunState.PAUSED)
 """States in which a client may drive a run."""
 _SANDBOX = SandboxPolicy()
+_PULSE_SECONDS = 1.0
 _ALIVE = tuple(state for state in RunState if not state.terminal)
 
 log = structlog.get_logger("inner_service.runs")
@@ -53,16 +76,19 @@ class Runs:
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._by_hand: defaultdict[str, set[asyncio.Task[Trial]]] = defaultdict(set)
         self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._pulse: asyncio.Task[None] | None = None
 
     async def recover(self) -> None:
-        """Go on with the runs that were being driven when the service last stopped."""
-        for run_id in await self.store.runs_in(RunState.RUNNING, RunState.CONFIRMING):
-            log.info("going on with a run", run=run_id)
-            self._drive(run_id)
+        """Go on with the runs that nobody drives, now and, on a database that is shared, from now on."""
+        await self._take_over()
+        if self.store.shared:
+            self._pulse = asyncio.create_task(self._beat())
 
     async def close(self) -> None:
-        """Stop driving and end all mechanisms. Interrupted trials are evaluated again after the next start."""
+        """Stop driving and end all mechanisms. Interrupted trials are evaluated again by whoever goes on."""
         working = [*self._drivers.values(), *(task for tasks in self._by_hand.values() for task in tasks)]
+        if self._pulse is not None:
+            working.append(self._pulse)
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
@@ -92,11 +118,13 @@ class Runs:
         return await self._set_going(run_id, "resume", RunState.PAUSED, "resumed")
 
     async def pause(self, run_id: str, reason: str = "") -> Run:
-        """Let a RUNNING run pause after its current trial."""
-        search = await self.store.search(run_id)
-        require(search, "pause", RunState.RUNNING)
-        (await self._loop(run_id)).pause_reason = reason or "paused on request"
-        return search.run
+        """Let a RUNNING run pause after its current trials."""
+
+        def requested(search: Search) -> list[Event]:
+            require(search, "pause", RunState.RUNNING)
+            return [PauseRequested(reason or "paused on request")]
+
+        return (await self.store.commit(run_id, requested)).search.run
 
     async def cancel(self, run_id: str, reason: str = "") -> Run:
         """End a run now. Whatever is being evaluated for it is killed."""
@@ -113,7 +141,7 @@ class Runs:
             closing = [event for trial in search.open_trials for event in _closed(trial, reason)]
             return [*closing, RunStateChanged(search.run.state, RunState.CANCELLED, reason)]
 
-        commit = await self.store.commit(run_id, cancelled)
+        commit = await self.store.commit(run_id, cancelled, revoke=True)
         await self._retire(run_id)
         return commit.search.run
 
@@ -134,9 +162,8 @@ class Runs:
 
     async def evaluate(self, run_id: str, number: int) -> Trial:
         """Evaluate by hand. Cancelling kills the work, and the trial's outcome is CANCELLED."""
-        search = await self.store.search(run_id)
-        require(search, "evaluate a trial of", *BY_HAND)
-        work = asyncio.create_task((await self._loop(run_id)).evaluate(number))
+        require(await self.store.search(run_id), "evaluate a trial of", *BY_HAND)
+        work = asyncio.create_task(self._evaluate(run_id, number))
         self._by_hand[run_id].add(work)
         try:
             return await work
@@ -149,10 +176,24 @@ class Runs:
         finally:
             self._by_hand[run_id].discard(work)
 
+    async def _evaluate(self, run_id: str, number: int) -> Trial:
+        loop = await self._loop(run_id)
+        name = f"{stream_of(run_id)}/trials/{number}"
+        async with self._leased(name) as taken:
+            if not taken:
+                raise WrongState("trial", name, "being evaluated", "evaluate", ("proposed",))
+            # Whoever resumes the run looks for leases after doing so: one of the two sees the other.
+            require(await self.store.search(run_id), "evaluate a trial of", *BY_HAND)
+            return await loop.evaluate(number)
+
     async def accept(self, run_id: str, number: int) -> Trial:
         """Decide by hand."""
         require(await self.store.search(run_id), "accept a trial of", *BY_HAND)
-        return await asyncio.shield((await self._loop(run_id)).accept(number))
+        try:
+            return await asyncio.shield((await self._loop(run_id)).accept(number))
+        except IllegalEvent:
+            name = f"{stream_of(run_id)}/trials/{number}"
+            raise Conflict("trial", name, "another service decided it at the same time") from None
 
     async def update_search_config(self, run_id: str, change: ConfigChange) -> SearchConfig:
         """Raises :class:`InvalidArgument`, :class:`Conflict` and :class:`WrongState`."""
@@ -171,18 +212,23 @@ class Runs:
         return commit.entries[0].sequence
 
     async def installer(self, run_id: str) -> Installer:
-        """What installs mechanisms into the run."""
-        loop = await self._loop(run_id)
-        return Installer(run_id, self.store, loop.mechanisms, self.sandbox)
+        """What installs mechanisms into the run, wherever it is driven."""
+        if await self._is_driven_elsewhere(run_id):
+            return self._installer(run_id, self._mechanisms(run_id))
+        return self._installer(run_id, (await self._loop(run_id)).mechanisms)
 
     async def loop(self, run_id: str) -> Loop:
-        """The run's loop, for reading."""
+        """The run's loop, for reading; without its mechanisms where another service drives it."""
+        if await self._is_driven_elsewhere(run_id):
+            return self._new_loop(await self.store.search(run_id), self._mechanisms(run_id))
         return await self._loop(run_id)
 
     async def _set_going(self, run_id: str, action: str, expected: RunState, reason: str) -> Run:
+        others = await self.store.leases.of_others(stream_of(run_id)) if self.store.shared else ()
+
         def going(search: Search) -> list[Event]:
             require(search, action, expected)
-            if self._by_hand.get(run_id):
+            if self._by_hand.get(run_id) or others:
                 by_hand = "being evaluated by hand"
                 raise WrongState("run", search.run.name, by_hand, action, ("without a running evaluation",))
             return [RunStateChanged(search.run.state, RunState.RUNNING, reason)]
@@ -190,6 +236,46 @@ class Runs:
         commit = await self.store.commit(run_id, going)
         self._drive(run_id)
         return commit.search.run
+
+    # Who drives what
+
+    async def _beat(self) -> None:
+        """Keep what this service works on, notice what it has lost, take over what nobody works on."""
+        pause = min(_PULSE_SECONDS, self.store.leases.seconds / 4)
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                self._let_go(await self.store.leases.renew())
+                await self._take_over()
+            except StorageFailed as error:
+                log.warning("the leases cannot be renewed", reason=error.message)
+            except Exception as error:
+                # Without its pulse the service would lose every run: the next beat may do better.
+                log.error("unexpected error", exc_info=error)
+
+    def _let_go(self, lost: frozenset[str]) -> None:
+        """Stop the work whose leases are gone."""
+        for name in lost:
+            run_id = name.split("/")[1]
+            log.warning("lost a lease", lease=name)
+            driver = self._drivers.get(run_id)
+            if name == stream_of(run_id) and driver is not None:
+                driver.cancel()
+            elif name != stream_of(run_id):
+                for work in self._by_hand.get(run_id, ()):
+                    work.cancel()
+
+    async def _take_over(self) -> None:
+        """Drive the runs that are under way and that nobody drives."""
+        under_way = await self.store.runs_in(RunState.RUNNING, RunState.CONFIRMING)
+        of_others = await self.store.leases.of_others()
+        for run_id in under_way:
+            driver = self._drivers.get(run_id)
+            if stream_of(run_id) not in of_others and (driver is None or driver.done()):
+                log.info("going on with a run", run=run_id)
+                self._drive(run_id)
+        for run_id in [run_id for run_id in self._loops if stream_of(run_id) in of_others]:
+            await self._retire(run_id)
 
     def _drive(self, run_id: str) -> None:
         previous = self._drivers.get(run_id)
@@ -199,7 +285,48 @@ class Runs:
         if previous is not None:
             await asyncio.gather(previous, return_exceptions=True)
         try:
+            async with self._leased(stream_of(run_id)) as taken:
+                if taken:
+                    await self._go_on(run_id)
+        except LeaseLost:
+            log.info("another service goes on with the run, or it was cancelled", run=run_id)
+            await self._retire(run_id)
+        except StorageFailed as error:
+            log.error("the run cannot be driven", run=run_id, reason=error.message)
+
+    async def _go_on(self, run_id: str) -> None:
+        """Drive the run until it stops, over failures of the database."""
+        # An evaluation by hand that began elsewhere while the run was resumed.
+        while await self.store.leases.of_others(stream_of(run_id)):  # noqa: ASYNC110 (other processes set no event)
+            await asyncio.sleep(0.2)
+        failed_at, reason = 0.0, ""
+        while True:
+            try:
+                if reason:
+                    await self._back_again(run_id, reason, failed_at)
+                    reason = ""
+                await self._drive_here(run_id)
+            except StorageFailed as error:
+                if not reason:
+                    failed_at, reason = time.monotonic(), error.message
+                    log.error("the run waits for its database", run=run_id, reason=error.message, hint=error.hint)
+                await asyncio.sleep(_PULSE_SECONDS)
+            else:
+                return
+
+    async def _back_again(self, run_id: str, reason: str, since: float) -> None:
+        """Make sure that the run still is this service's, and say on the trace why nothing happened."""
+        if not await self.store.leases.keep(stream_of(run_id)):
+            raise LeaseLost(stream_of(run_id))
+        text = f"{reason}; the run waited {time.monotonic() - since:.0f} s and goes on"
+        await self.store.commit(run_id, lambda _: [Remarked("inner service", text)])
+        log.info("the database works again", run=run_id)
+
+    async def _drive_here(self, run_id: str) -> None:
+        try:
             loop = await self._loop(run_id)
+        except (LeaseLost, StorageFailed):
+            raise
         except ServiceError as error:
             reason = str(error)
             await self.store.commit(run_id, lambda s: [RunStateChanged(s.run.state, RunState.PAUSED, reason)])
@@ -208,15 +335,41 @@ class Runs:
         if (await self.store.search(run_id)).run.state.terminal:
             await self._retire(run_id)
 
+    @contextlib.asynccontextmanager
+    async def _leased(self, name: str) -> AsyncIterator[bool]:
+        """Hold a lease for the block, whose commits it guards; False where it is another's."""
+        leases = self.store.leases
+        if not await leases.acquire(name):
+            yield False
+            return
+        try:
+            with leases.guard(name):
+                yield True
+        finally:
+            with contextlib.suppress(StorageFailed):  # it runs out by itself
+                await leases.release(name)
+
+    async def _is_driven_elsewhere(self, run_id: str) -> bool:
+        await self.store.search(run_id)  # raises NotFound
+        return self.store.shared and stream_of(run_id) in await self.store.leases.of_others(stream_of(run_id))
+
+    def _mechanisms(self, run_id: str) -> MechanismSet:
+        return MechanismSet(lambda decide: self.store.commit(run_id, decide))
+
+    def _installer(self, run_id: str, mechanisms: MechanismSet) -> Installer:
+        return Installer(run_id, self.store, mechanisms, self.sandbox)
+
+    def _new_loop(self, search: Search, mechanisms: MechanismSet) -> Loop:
+        task, run_id = self.tasks.get(search.run.spec.task), search.run.id
+        return Loop(run_id, self.store, task, self.model, mechanisms, self._installer(run_id, mechanisms).restore)
+
     async def _loop(self, run_id: str) -> Loop:
         """The run's loop; its mechanisms are started again when this process has not yet."""
         async with self._opening[run_id]:
             if run_id not in self._loops:
-                search = await self.store.search(run_id)
-                mechanisms = MechanismSet(lambda decide: self.store.commit(run_id, decide))
-                await Installer(run_id, self.store, mechanisms, self.sandbox).restore()
-                task = self.tasks.get(search.run.spec.task)
-                self._loops[run_id] = Loop(run_id, self.store, task, self.model, mechanisms)
+                search, mechanisms = await self.store.search(run_id), self._mechanisms(run_id)
+                await self._installer(run_id, mechanisms).restore()
+                self._loops[run_id] = self._new_loop(search, mechanisms)
             return self._loops[run_id]
 
     async def _retire(self, run_id: str) -> None:

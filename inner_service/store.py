@@ -1,38 +1,46 @@
 """Where runs are kept: the trace, and beside it the rows that repeat what it says.
 
-Ownership: the store owns its database. One process drives the runs of one database. Concurrency: commits of one run
-happen one after the other; a commit sees the state that all earlier ones left. Readers and watchers delay nobody.
+Ownership: the store owns its database. A SQLite file belongs to one store of one process; any number of stores share a
+PostgreSQL database.
+
+Concurrency: a commit happens right after the newest event that its ``decide`` has seen, or not at all: the database
+refuses it when another store has appended meanwhile, and ``decide`` is asked again in the new state, so it must be a
+pure function. Commits of one run through one store wait for each other. A commit within a lease's guard, which is what
+drives a run, also fails in its own transaction once the lease is another's (:mod:`service_kit.leases`). Readers and
+watchers delay nobody.
+
+When the database fails, a guarded commit tries again for ``PATIENCE_SECONDS``, and finds out whether it had happened;
+then it raises :class:`StorageFailed`, as all others do at once. The state in memory is then read again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from typing import Self
 
-from pydantic import TypeAdapter
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from inner_service import trace
-from inner_service.fold import apply
+from inner_service import projections, trace
+from inner_service.fold import IllegalEvent, apply
 from inner_service.lessons.store import LessonStore
-from inner_service.mechanism import Mechanism
 from inner_service.run import Run, RunState, Search, Trial
-from inner_service.tables import SCHEMA, mechanisms, runs, trials
+from inner_service.tables import SCHEMA, runs, trials
 from service_kit.database import Database
-from service_kit.errors import NotFound
-from service_kit.eventlog import EventLog, Idle, StoredEvent
+from service_kit.errors import NotFound, StorageFailed
+from service_kit.eventlog import EventLog, Idle, OutOfDate, Problem, StoredEvent
+from service_kit.leases import LEASE_SECONDS, Leases
 
+PATIENCE_SECONDS = 5.0
+"""How long a run's driver waits for its database before it gives up what it is doing."""
 _ENDED_IN_MEMORY = 32
-"""Ended runs whose state stays in memory; the others are folded again when someone asks."""
-_NEVER_CHANGES = {"spec", "task"}
-_RUN = TypeAdapter(Run)
-_TRIAL = TypeAdapter(Trial)
-_MECHANISM = TypeAdapter(Mechanism)
+"""Ended runs whose state stays in memory; the others are read again when someone asks."""
 
 Decide = Callable[[Search], Sequence[trace.Event]]
 """What is to happen, as a function of the state in which it happens. May raise to let nothing happen."""
@@ -60,17 +68,26 @@ class Commit:
 class Store:
     """The runs of one inner service. Create it with :meth:`open`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lease_seconds: float = LEASE_SECONDS) -> None:
         self.lessons = LessonStore(database)
+        self.leases = Leases(database, lease_seconds)
         self._database = database
         self._log = EventLog(database)
         self._searches: OrderedDict[str, Search] = OrderedDict()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @classmethod
-    async def open(cls, url: str) -> Self:
+    async def open(cls, url: str, lease_seconds: float = LEASE_SECONDS) -> Self:
         """Raises :class:`InvalidArgument` for a URL that cannot be used, :class:`ServiceError` when opening fails."""
-        return cls(await Database.open(url, SCHEMA, exclusive=True))
+        store = cls(await Database.open(url, SCHEMA, exclusive=True), lease_seconds)
+        if not store.shared:
+            await store.leases.revoke_all()  # whoever held them has ended
+        return store
+
+    @property
+    def shared(self) -> bool:
+        """Whether other services may work on the same runs."""
+        return self._database.shared
 
     async def close(self) -> None:
         await self._database.close()
@@ -80,52 +97,111 @@ class Store:
         return await self._database.uninterrupted(self._create(run_id, event, request_id))
 
     async def _create(self, run_id: str, event: trace.RunCreated, request_id: str) -> Search:
-        async with self._database.transaction() as connection:
-            if request_id:
-                query = select(runs.c.id).where(runs.c.request_id == request_id)
-                existing = (await connection.execute(query)).scalar_one_or_none()
-            if not request_id or existing is None:
+        known = await self._created_by(request_id)
+        if known is not None:
+            return await self.search(known)
+        try:
+            async with self._database.transaction() as connection:
                 [stored] = await self._log.append(connection, stream_of(run_id), [trace.encode(event)])
                 search = apply(None, event, stored.time, stored.sequence, run_id)
-                row = _run_row(search.run)
-                created = _RUN.dump_python(search.run, mode="json", include=_NEVER_CHANGES)
-                await connection.execute(insert(runs), {**row, "request_id": request_id or None, "created": created})
-        if request_id and existing is not None:
-            return await self.search(existing)
+                await projections.create(connection, search, request_id)
+        except IntegrityError:
+            known = await self._created_by(request_id)  # by the same request, at the same time
+            if known is None:
+                raise
+            return await self.search(known)
         self._remember(search)
         return search
+
+    async def _created_by(self, request_id: str) -> str | None:
+        query = select(runs.c.id).where(runs.c.request_id == request_id)
+        rows = await self._database.fetch(query) if request_id else []
+        return rows[0].id if rows else None
 
     async def search(self, run_id: str) -> Search:
         """The run with everything that belongs to it. Raises :class:`NotFound`."""
         known = self._searches.get(run_id)
-        if known is not None:
+        if known is not None and not self.shared:
             return known
-        async with self._locks[run_id]:
-            return self._searches.get(run_id) or await self._fold(run_id)
+        return await self._database.uninterrupted(self._search(run_id))
 
-    async def commit(self, run_id: str, decide: Decide) -> Commit:
+    async def _search(self, run_id: str) -> Search:
+        async with self._locks[run_id]:
+            return await self._current(run_id)
+
+    async def commit(self, run_id: str, decide: Decide, *, revoke: bool = False) -> Commit:
         """Let ``decide``'s events happen: the log, the rows and the state in memory change together or not at all.
 
-        Raises :class:`NotFound`, whatever ``decide`` raises, and IllegalEvent for what cannot happen.
+        With ``revoke`` all leases of the run end with it, so that nobody works on it any more. Raises
+        :class:`NotFound`, whatever ``decide`` raises, IllegalEvent for what cannot happen, :class:`LeaseLost` and
+        :class:`StorageFailed`.
         """
         # A caller that is cancelled must not tear the log and the state in memory apart.
-        return await self._database.uninterrupted(self._commit(run_id, decide))
+        return await self._database.uninterrupted(self._commit(run_id, decide, revoke))
 
-    async def _commit(self, run_id: str, decide: Decide) -> Commit:
+    async def _commit(self, run_id: str, decide: Decide, revoke: bool) -> Commit:
+        give_up_at = time.monotonic() + (PATIENCE_SECONDS if self.leases.guarded else 0.0)
+        unsure: list[_Attempt] = []
         async with self._locks[run_id]:
-            before = self._searches.get(run_id) or await self._fold(run_id)
-            events = decide(before)
-            if not events:
-                return Commit(before, ())
-            async with self._database.transaction() as connection:
-                stored = await self._log.append(connection, stream_of(run_id), [trace.encode(e) for e in events])
-                after = before
-                for event, at in zip(events, stored, strict=True):
-                    after = apply(after, event, at.time, at.sequence, run_id)
-                await self._project(connection, before, after, events)
-            self._remember(after)
-        entries = (Entry(run_id, s.sequence, s.time, event) for s, event in zip(stored, events, strict=True))
-        return Commit(after, tuple(entries))
+            while True:
+                try:
+                    before = await self._current(run_id)
+                    for earlier in unsure:
+                        if await self._happened(earlier):
+                            return earlier.commit(before)
+                    attempt = _Attempt(run_id, before, tuple(decide(before)))
+                    if not attempt.events:
+                        return Commit(before, ())
+                    unsure.append(attempt)
+                    await self._attempt(attempt, revoke)
+                except OutOfDate:
+                    unsure.remove(attempt)
+                except StorageFailed:
+                    self._searches.pop(run_id, None)
+                    if time.monotonic() > give_up_at:
+                        raise
+                    await asyncio.sleep(0.2)
+                else:
+                    self._remember(attempt.after)
+                    return attempt.commit(attempt.after)
+
+    async def _attempt(self, attempt: _Attempt, revoke: bool) -> None:
+        """One transaction. Raises :class:`OutOfDate` when the run has gone on since ``attempt.before``."""
+        before, events, run_id = attempt.before, attempt.events, attempt.run_id
+        encoded = [trace.encode(event) for event in events]
+        async with self._database.transaction() as connection:
+            await self.leases.check(connection)
+            if revoke:
+                await self.leases.revoke(connection, stream_of(run_id))
+            stream, last = stream_of(run_id), before.run.last_sequence
+            attempt.stored = await self._log.append(connection, stream, encoded, after=last)
+            for event, at in zip(events, attempt.stored, strict=True):
+                attempt.after = apply(attempt.after, event, at.time, at.sequence, run_id)
+            await projections.write(connection, before, attempt.after)
+            await self._learn(connection, attempt.after, events)
+
+    async def _happened(self, attempt: _Attempt) -> bool:
+        """Whether an attempt whose end nobody saw was committed."""
+        if not attempt.stored:
+            return False
+        stream, after = stream_of(attempt.run_id), attempt.before.run.last_sequence
+        return await self._log.read(stream, after, len(attempt.stored)) == attempt.stored
+
+    async def _learn(self, connection: AsyncConnection, after: Search, events: Sequence[trace.Event]) -> None:
+        for event in events:
+            match event:
+                case trace.LessonsShown():
+                    await self.lessons.count(connection, event.lessons, "times_shown")
+                case trace.LessonsCited():
+                    await self.lessons.count(connection, event.lessons, "times_cited")
+                case trace.TrialDecided(kept=True):
+                    await self.lessons.count(connection, after.trials[event.number].lessons, "times_helped")
+                    await self.lessons.count(connection, after.trials[event.number].cited_lessons, "times_cited_kept")
+                case trace.LessonsWritten():
+                    await self.lessons.write(connection, event.written)
+                    for merged in event.merged:
+                        await self.lessons.support(connection, merged.lesson, merged.evidence, after.run.update_time)
+                    await self.lessons.forget(connection, event.pruned)
 
     async def runs(self, limit: int, before: int | None = None) -> list[tuple[int, Run]]:
         """Heads of up to ``limit`` runs, newest first, with their numbers; ``before`` continues after that number."""
@@ -135,7 +211,7 @@ class Store:
         if before is not None:
             query = query.where(runs.c.number < before)
         rows = await self._database.fetch(query)
-        return [(row.number, _RUN.validate_python({**row.created, **row.head})) for row in rows]
+        return [(row.number, projections.run_of(row.created, row.head)) for row in rows]
 
     async def trials(self, run_id: str, limit: int, after: int = -1) -> list[Trial]:
         """Up to ``limit`` trials with numbers greater than ``after``, by number. Raises :class:`NotFound`."""
@@ -143,7 +219,7 @@ class Store:
         rows = await self._database.fetch(query.order_by(trials.c.number).limit(limit))
         if not rows:
             await self.search(run_id)
-        return [_TRIAL.validate_python(row.document) for row in rows]
+        return [projections.trial_of(row.document) for row in rows]
 
     async def has_trial(self, run_id: str, number: int) -> bool:
         """Whether there is such a trial."""
@@ -172,24 +248,74 @@ class Store:
         run = (await self.search(run_id)).run
         if run.state.terminal and after >= run.last_sequence:
             return
-        stream = stream_of(run_id)
-        async for item in self._log.watch(stream, after, heartbeat=heartbeat, draining=draining):
-            yield item if isinstance(item, Idle) else _entry(run_id, item)
-            run = (await self.search(run_id)).run
-            if run.state.terminal and item.sequence >= run.last_sequence:
+        ended = run.state.terminal
+        async for item in self._log.watch(stream_of(run_id), after, heartbeat=heartbeat, draining=draining):
+            if isinstance(item, StoredEvent):
+                entry = _entry(run_id, item)
+                yield entry
+                ended = ended or (isinstance(entry.event, trace.RunStateChanged) and entry.event.to_state.terminal)
+            else:
+                yield item
+            if ended and item.sequence >= (await self.search(run_id)).run.last_sequence:
                 return
 
-    async def _fold(self, run_id: str) -> Search:
-        search, after = None, 0
-        while events := await self._log.read(stream_of(run_id), after, 1000):
+    async def _current(self, run_id: str) -> Search:
+        """The state after the newest event. The caller holds the run's lock."""
+        search = self._searches.get(run_id) or await self._load(run_id)
+        if self.shared:
+            search = await self._caught_up(run_id, search)
+        self._remember(search)
+        return search
+
+    async def _load(self, run_id: str) -> Search:
+        async with self._database.reading() as connection:
+            search = await projections.load(connection, run_id)
+        return search or await self.rebuild(run_id)
+
+    async def rebuild(self, run_id: str) -> Search:
+        """Write a run's rows anew from its trace. Raises :class:`NotFound`."""
+        async with self._database.transaction() as connection:
+            await self._log.lock(connection, stream_of(run_id))
+            search = await self._caught_up(run_id, None, connection)
+            await projections.rewrite(connection, search)
+        return search
+
+    async def verify(self, run_id: str = "") -> list[Problem]:
+        """Everything that rows or numbers say and the trace does not bear out; of all runs without ``run_id``."""
+        async with self._database.reading() as connection:
+            streams = await self._log.streams(connection)
+            known = {stream_of(row.id) for row in await connection.execute(select(runs.c.id))}
+        wanted = {stream_of(run_id)} if run_id else streams.keys() | known
+        found = []
+        for stream in sorted(wanted):
+            found += [Problem(stream, text) for text in await self._problems(stream)]
+        return found
+
+    async def _problems(self, stream: str) -> list[str]:
+        """What is wrong with one run, seen at one moment."""
+        run_id = stream.removeprefix("runs/")
+        async with self._database.reading() as connection:
+            last = (await self._log.streams(connection)).get(stream)
+            if last is None:
+                return ["there are rows, but no trace"]
+            if missing := await self._log.missing(connection, stream, last):
+                return missing
+            try:
+                folded = await self._caught_up(run_id, None, connection)
+            except Unfoldable as error:
+                return [str(error)]
+            return await projections.differences(connection, folded)
+
+    async def _caught_up(self, run_id: str, search: Search | None, connection: AsyncConnection | None = None) -> Search:
+        """The fold of what was appended after ``search``; of the whole trace after None."""
+        after = 0 if search is None else search.run.last_sequence
+        while events := await self._log.read(stream_of(run_id), after, 1000, connection=connection):
             for stored in events:
-                event = trace.decode(stored.kind, stored.payload)
-                search = apply(search, event, stored.time, stored.sequence, run_id)
+                search = _after(search, stored, run_id)
             after = events[-1].sequence
         if search is None:
             self._locks.pop(run_id, None)
             raise NotFound("run", f"runs/{run_id}", "ListRuns gives the runs that exist")
-        self._remember(search)
         return search
 
     def _remember(self, search: Search) -> None:
@@ -199,43 +325,35 @@ class Store:
         for run_id in ended[:-_ENDED_IN_MEMORY]:
             del self._searches[run_id]
 
-    async def _project(
-        self, connection: AsyncConnection, before: Search, after: Search, events: Sequence[trace.Event]
-    ) -> None:
-        run_id = after.run.id
-        await connection.execute(update(runs).where(runs.c.id == run_id).values(**_run_row(after.run)))
-        if after.trials is not before.trials:
-            for trial in _changed(before.trials, after.trials):
-                key = (trials.c.run == run_id) & (trials.c.number == trial.number)
-                await connection.execute(delete(trials).where(key))
-                document = _TRIAL.dump_python(trial, mode="json")
-                row = {"run": run_id, "number": trial.number, "state": trial.state.value, "document": document}
-                await connection.execute(insert(trials), row)
-        for mechanism in _changed(before.mechanisms, after.mechanisms):
-            key = (mechanisms.c.run == run_id) & (mechanisms.c.name == mechanism.name)
-            await connection.execute(delete(mechanisms).where(key))
-            row = {
-                "run": run_id,
-                "name": mechanism.name,
-                "position": after.mechanisms.index(mechanism),
-                "state": mechanism.state.value,
-                "document": _MECHANISM.dump_python(mechanism, mode="json"),
-            }
-            await connection.execute(insert(mechanisms), row)
-        for event in events:
-            match event:
-                case trace.LessonsShown():
-                    await self.lessons.count(connection, event.lessons, "times_shown")
-                case trace.LessonsCited():
-                    await self.lessons.count(connection, event.lessons, "times_cited")
-                case trace.TrialDecided(kept=True):
-                    await self.lessons.count(connection, after.trials[event.number].lessons, "times_helped")
-                    await self.lessons.count(connection, after.trials[event.number].cited_lessons, "times_cited_kept")
-                case trace.LessonsWritten():
-                    await self.lessons.write(connection, event.written)
-                    for merged in event.merged:
-                        await self.lessons.support(connection, merged.lesson, merged.evidence, after.run.update_time)
-                    await self.lessons.forget(connection, event.pruned)
+
+class _Attempt:
+    """A commit in the making."""
+
+    def __init__(self, run_id: str, before: Search, events: Sequence[trace.Event]) -> None:
+        self.run_id = run_id
+        self.before = self.after = before
+        self.events = events
+        self.stored: list[StoredEvent] = []
+
+    def commit(self, search: Search) -> Commit:
+        """What it did, once it is done."""
+        pairs = zip(self.stored, self.events, strict=True)
+        return Commit(search, tuple(Entry(self.run_id, s.sequence, s.time, event) for s, event in pairs))
+
+
+class Unfoldable(Exception):
+    """An event of a trace cannot be read, or cannot follow those before it."""
+
+
+def _after(search: Search | None, stored: StoredEvent, run_id: str) -> Search:
+    try:
+        event = trace.decode(stored.kind, stored.payload)
+    except ValueError as error:
+        raise Unfoldable(f"event {stored.sequence} cannot be read: {error}") from error
+    try:
+        return apply(search, event, stored.time, stored.sequence, run_id)
+    except IllegalEvent as error:
+        raise Unfoldable(f"event {stored.sequence} cannot follow those before it: {error}") from error
 
 
 def stream_of(run_id: str) -> str:
@@ -245,13 +363,3 @@ def stream_of(run_id: str) -> str:
 
 def _entry(run_id: str, stored: StoredEvent) -> Entry:
     return Entry(run_id, stored.sequence, stored.time, trace.decode(stored.kind, stored.payload))
-
-
-def _run_row(run: Run) -> dict[str, Any]:
-    head = _RUN.dump_python(run, mode="json", exclude=_NEVER_CHANGES)
-    return {"id": run.id, "state": run.state.value, "head": head}
-
-
-def _changed(before: Sequence[Any], after: Sequence[Any]) -> list[Any]:
-    """The elements of ``after`` that are new or have been replaced."""
-    return [new for i, new in enumerate(after) if i >= len(before) or before[i] is not new]

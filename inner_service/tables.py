@@ -1,7 +1,7 @@
 """The tables of the inner service's database, beside the event log's own.
 
 The log is the truth. ``runs``, ``trials`` and ``mechanisms`` repeat what it says, written in the same transaction, so
-that lists need not read whole traces. Lessons outlive runs and have no log.
+that neither lists nor opening a run need read whole traces. Lessons outlive runs and have no log.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import JSON, Boolean, Column, ForeignKey, Integer, MetaData, String, Table
 
-from service_kit import eventlog
+from service_kit import eventlog, leases
 from service_kit.database import Moment
 from service_kit.migrations import Schema
 
@@ -25,6 +25,7 @@ runs = Table(
     Column("state", String(16), nullable=False, index=True),
     Column("created", JSON, nullable=False),  # what never changes: the spec and the task's description
     Column("head", JSON, nullable=False),  # what does
+    Column("fingerprint", String(16)),  # of the code that wrote this run's rows; rows of other code are written anew
 )
 trials = Table(
     "trials",
@@ -32,6 +33,7 @@ trials = Table(
     Column("run", String(64), ForeignKey("runs.id"), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("state", String(16), nullable=False),
+    Column("decision", Integer),  # its place in the order of decisions, counted from 0
     Column("document", JSON, nullable=False),
 )
 mechanisms = Table(
@@ -66,5 +68,5 @@ lessons = Table(
     Column("times_cited", Integer, nullable=False, default=0),
     Column("times_cited_kept", Integer, nullable=False, default=0),
 )
-SCHEMA = Schema("inner", Path(__file__).with_name("versions"), (eventlog.metadata, metadata))
+SCHEMA = Schema("inner", Path(__file__).with_name("versions"), (eventlog.metadata, leases.metadata, metadata))
 """All tables of the service's database, and the revisions that lead to them."""

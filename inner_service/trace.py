@@ -280,6 +280,13 @@ class LessonsCompared:
     differs: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PauseRequested:
+    """The run was asked to pause after its current trials."""
+
+    reason: str
+
+
 Event: TypeAlias = (
     RunCreated
     | RunStateChanged
@@ -308,6 +315,7 @@ Event: TypeAlias = (
     | LessonsWritten
     | LessonsCited
     | LessonsCompared
+    | PauseRequested
 )
 
 KINDS: dict[str, type[Event]] = {re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls for cls in Event.__args__}

@@ -1,11 +1,14 @@
 """A service's own database: SQLite in WAL mode by default, PostgreSQL by URL.
 
-Ownership: one :class:`Database` a process and database file; the store that opened it closes it. Any number of tasks of
-one event loop may use it. Several processes may open the same file, because SQLite locks it.
+Ownership: one :class:`Database` a process; the store that opened it closes it. Any number of tasks of one event loop
+may use it. A SQLite file that was opened ``exclusive`` belongs to one process; a PostgreSQL database is always shared.
 
 Concurrency: :meth:`Database.transaction` is for writing. On SQLite one writer runs at a time: the others of this
-process queue in order, those of other processes wait up to ``BUSY_SECONDS``. :meth:`Database.reading` never waits for a
-writer and never delays one. Keep both short and never await a model or another server inside.
+process queue in order, those of other processes wait up to ``BUSY_SECONDS``. On PostgreSQL writers run at the same time
+and lock the rows that they touch. :meth:`Database.reading` never waits for a writer and never delays one. Keep both
+short and never await a model or another server inside.
+
+A database that is full, read-only or gone raises :class:`StorageFailed`; the next call tries again.
 """
 
 from __future__ import annotations
@@ -20,15 +23,17 @@ from typing import IO, Any, Self, TypeVar
 
 from sqlalchemy import Connection, DateTime, Dialect, Executable, Row, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.types import TypeDecorator
 
-from service_kit.errors import InvalidArgument, ServiceError
+from service_kit.errors import InvalidArgument, ServiceError, StorageFailed
 from service_kit.migrations import Schema, UnknownRevision
 
 T = TypeVar("T")
 BUSY_SECONDS = 30
+CONNECT_SECONDS = 10
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
 _WRITES = "bilevel_writes"
 _UPGRADING = 0x62696C65
@@ -60,14 +65,20 @@ class Database:
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        self._is_sqlite = url.get_backend_name() == "sqlite"
-        self._engine = create_async_engine(url, pool_pre_ping=not self._is_sqlite)
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            self._engine = create_async_engine(url)
+            self._reading_engine = self._engine
+        else:
+            arguments = {"connect_timeout": CONNECT_SECONDS}
+            self._engine = create_async_engine(url, pool_pre_ping=True, pool_size=10, connect_args=arguments)
+            self._reading_engine = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._writing_engine = self._engine.execution_options(**{_WRITES: True})
-        self._one_writer = asyncio.Lock() if self._is_sqlite else nullcontext()
+        self._one_writer = asyncio.Lock() if self.is_sqlite else nullcontext()
         self._after_commit: dict[Connection, list[Callable[[], None]]] = {}
         self._working: set[asyncio.Future[Any]] = set()
         self._lock: IO[bytes] | None = None
-        if self._is_sqlite:
+        if self.is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
 
@@ -81,7 +92,7 @@ class Database:
         """
         database = cls(_checked(url))
         try:
-            if database._is_sqlite:
+            if database.is_sqlite:
                 Path(database.url.database or "").parent.mkdir(parents=True, exist_ok=True)
                 if exclusive:
                     database._lock = _locked(Path(f"{database.url.database}.lock"))
@@ -98,24 +109,29 @@ class Database:
     async def _upgrade(self, schema: Schema | None) -> None:
         """Bring the tables to the newest revision in one transaction, one process after the other."""
         async with self._writing_engine.connect() as connection:
-            if self._is_sqlite:
+            if self.is_sqlite:
                 # A revision may write a table anew, which must not touch the rows that refer to it. SQLite listens to
                 # this only before the transaction begins.
                 driver = (await connection.get_raw_connection()).driver_connection
                 assert driver is not None
                 await driver.execute("PRAGMA foreign_keys=OFF")
             async with connection.begin():
-                if not self._is_sqlite:
+                if not self.is_sqlite:
                     await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADING})
                 if schema is not None:
                     await connection.run_sync(schema.upgrade)
-                if self._is_sqlite and (broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all()):
+                if self.is_sqlite and (broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all()):
                     raise ServiceError(f"a row of table {broken[0][0]} refers to one that does not exist")
         await self._engine.dispose()  # the next connections keep an eye on foreign keys again
 
     def _cannot_open(self, reason: str, hint: str) -> ServiceError:
         url = self.url.render_as_string(hide_password=True)
         return ServiceError(f"cannot open the database {url}: {reason}", hint=hint)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes may write to it."""
+        return self._lock is None
 
     async def close(self) -> None:
         await asyncio.gather(*self._working, return_exceptions=True)
@@ -139,7 +155,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A writing transaction: committed at the end of the block, rolled back when the block raises."""
         hooks: list[Callable[[], None]] = []
-        async with self._one_writer, self._writing_engine.connect() as connection:
+        async with self._one_writer, self._connected(self._writing_engine, "written") as connection:
             assert connection.sync_connection is not None
             self._after_commit[connection.sync_connection] = hooks
             try:
@@ -150,11 +166,29 @@ class Database:
         for hook in hooks:
             hook()
 
+    async def write(self, statement: Executable) -> Sequence[Row[Any]]:
+        """One statement that returns rows, in a transaction of its own that ends whatever becomes of the caller."""
+        return await self.uninterrupted(self._write(statement))
+
+    async def _write(self, statement: Executable) -> Sequence[Row[Any]]:
+        async with self.transaction() as connection:
+            return (await connection.execute(statement)).all()
+
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A consistent view of what was committed when the first statement of the block ran."""
-        async with self._engine.connect() as connection:
+        async with self._connected(self._reading_engine, "read") as connection:
             yield connection
+
+    @asynccontextmanager
+    async def _connected(self, engine: AsyncEngine, use: str) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with engine.connect() as connection:
+                yield connection
+        except (DBAPIError, PoolTimeout) as error:
+            if isinstance(error, IntegrityError | ProgrammingError | DataError):
+                raise  # a mistake of ours and no failure of the database
+            raise _failed(use, error) from error
 
     async def fetch(self, query: Executable) -> Sequence[Row[Any]]:
         """All rows of a query, read to the end whatever becomes of the caller."""
@@ -175,6 +209,18 @@ class Database:
             raise RuntimeError("this needs a connection from Database.transaction(), or a session bound to one")
         hooks.append(hook)
         return connection
+
+
+def _failed(use: str, error: Exception) -> StorageFailed:
+    reason = " ".join(str(getattr(error, "orig", error)).split())
+    said = reason.lower()
+    if "full" in said or "no space" in said:
+        hint = "Make space on its disk: what was committed is kept, and runs go on by themselves."
+    elif "readonly" in said or "read-only" in said:
+        hint = "Make it writable again: what was committed is kept, and runs go on by themselves."
+    else:
+        hint = "Check the database and its disk: what was committed is kept, and runs go on by themselves."
+    return StorageFailed(f"the database cannot be {use}: {reason}", hint=hint)
 
 
 def _checked(url: str) -> URL:

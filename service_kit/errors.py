@@ -23,6 +23,7 @@ __all__ = [
     "PermissionDenied",
     "RemoteError",
     "ServiceError",
+    "StorageFailed",
     "Unauthenticated",
     "Unavailable",
     "Unimplemented",
@@ -120,6 +121,10 @@ class Draining(ServiceError):
     def __init__(self, stream: str, retry_after: float) -> None:
         self.retry_after = retry_after
         super().__init__(f"the server is going down: {stream} has not ended", hint="Open it again from where it is.")
+
+
+class StorageFailed(ServiceError):
+    """The service's own database cannot be read or written now. Nothing that was committed is lost."""
 
 
 class Exhausted(ServiceError):

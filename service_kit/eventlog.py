@@ -52,6 +52,10 @@ _RESERVE = text(
     "INSERT INTO event_streams (stream, last_sequence) VALUES (:stream, :count) ON CONFLICT (stream) DO UPDATE "
     "SET last_sequence = event_streams.last_sequence + excluded.last_sequence RETURNING last_sequence"
 )
+_RESERVE_AFTER = text(
+    "UPDATE event_streams SET last_sequence = last_sequence + :count WHERE stream = :stream AND last_sequence = :after "
+    "RETURNING last_sequence"
+)
 _READ = (
     select(_events)
     .where(_events.c.stream == bindparam("stream"), _events.c.sequence > bindparam("after"))
@@ -77,6 +81,18 @@ class StoredEvent:
     time: datetime
     kind: str
     payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in a database that its log does not bear out."""
+
+    stream: str
+    text: str
+
+
+class OutOfDate(Exception):
+    """The stream has gone on: it holds events that the caller has not seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +142,31 @@ class EventLog:
         self._watched: dict[str, _Watched] = {}
 
     async def append(
-        self, transaction: AsyncConnection | AsyncSession, stream: str, events: Sequence[NewEvent]
+        self,
+        transaction: AsyncConnection | AsyncSession,
+        stream: str,
+        events: Sequence[NewEvent],
+        *,
+        after: int | None = None,
     ) -> list[StoredEvent]:
         """Append ``events`` in the caller's transaction; watchers hear of them when it commits.
 
-        Raises RuntimeError when ``transaction`` does not come from :meth:`Database.transaction`. A transaction that
-        appends to several streams must do so in the order of their names, or PostgreSQL may find a deadlock.
+        With ``after`` only right behind the event of that number: raises :class:`OutOfDate` when there are newer ones,
+        so that what was decided in one state does not happen in another. Raises RuntimeError when ``transaction`` does
+        not come from :meth:`Database.transaction`. A transaction that appends to several streams must do so in the
+        order of their names, or PostgreSQL may find a deadlock.
         """
         if not events:
             return []
         stored: list[StoredEvent] = []
         connection = await self._database.on_commit(transaction, lambda: self._tell(stream, stored))
-        last = (await connection.execute(_RESERVE, {"stream": stream, "count": len(events)})).scalar_one()
+        values: dict[str, Any] = {"stream": stream, "count": len(events)}
+        statement = _RESERVE
+        if after is not None:
+            statement, values = _RESERVE_AFTER, {**values, "after": after}
+        last = (await connection.execute(statement, values)).scalar_one_or_none()
+        if last is None:
+            raise OutOfDate(stream)
         now, first = datetime.now(UTC), last - len(events) + 1
         stored += [StoredEvent(stream, first + i, now, e.kind, dict(e.payload)) for i, e in enumerate(events)]
         await connection.execute(insert(_events), [asdict(event) for event in stored])
@@ -163,6 +192,27 @@ class EventLog:
         """The number of the newest event; 0 for a stream without events."""
         rows = await self._database.fetch(select(_streams.c.last_sequence).where(_streams.c.stream == stream))
         return rows[0].last_sequence if rows else 0
+
+    async def missing(self, connection: AsyncConnection, stream: str, last: int) -> list[str]:
+        """Which numbers from 1 to ``last`` the stream lacks, and whether it has others, in sentences."""
+        query = select(_events.c.sequence).where(_events.c.stream == stream).order_by(_events.c.sequence)
+        found, expected = [], 1
+        async for (sequence,) in await connection.stream(query):
+            if sequence != expected:
+                found.append(_gap(expected, sequence - 1))
+            if sequence > last:
+                found.append(f"event {sequence} is there, but {last} is the last number given out")
+            expected = sequence + 1
+        return found if expected > last else [*found, _gap(expected, last)]
+
+    async def lock(self, transaction: AsyncConnection, stream: str) -> None:
+        """Let nobody append to ``stream`` before the caller's transaction ends."""
+        await transaction.execute(select(_streams).where(_streams.c.stream == stream).with_for_update())
+
+    async def streams(self, connection: AsyncConnection) -> dict[str, int]:
+        """Every stream that has a number or an event, with the number that was last given out; 0 where none was."""
+        found = {stream: 0 for (stream,) in await connection.execute(select(_events.c.stream).distinct())}
+        return found | {row.stream: row.last_sequence for row in await connection.execute(select(_streams))}
 
     async def watch(
         self,
@@ -217,6 +267,10 @@ class EventLog:
     def _tell(self, stream: str, stored: Sequence[StoredEvent]) -> None:
         if (watched := self._watched.get(stream)) is not None:
             watched.tell(stored)
+
+
+def _gap(first: int, last: int) -> str:
+    return f"event {first} is missing" if first == last else f"events {first} to {last} are missing"
 
 
 async def _first_of(*events: asyncio.Event, timeout: float) -> None:

@@ -92,6 +92,7 @@ EXAMPLES: list[trace.Event] = [
     ),
     trace.LessonsCited(3, ("a",)),
     trace.LessonsCompared(3, "this", "that", True),
+    trace.PauseRequested("lunch"),
 ]
 ONLY_HERE = {"observed", "state_hash"}
 """Fields that the log keeps for itself."""

@@ -500,6 +500,7 @@ class Run(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     SCRIPTED_FIELD_NUMBER: _builtins.int
     IDLE_TIME_FIELD_NUMBER: _builtins.int
+    PAUSE_REQUEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: runs/{run}."""
     state: Global___RunState.ValueType
@@ -526,6 +527,8 @@ class Run(_message.Message):
     """Model that proposes, as the endpoint names it; empty before the first call."""
     scripted: _builtins.bool
     """Whether the scripted researcher answered in place of a language model. Such a run is no evidence for the method."""
+    pause_request: _builtins.str
+    """Why it was asked to pause and has not yet; empty when it was not."""
     @_builtins.property
     def spec(self) -> Global___RunSpec:
         """What it was asked to do."""
@@ -582,10 +585,11 @@ class Run(_message.Message):
         model: _builtins.str = ...,
         scripted: _builtins.bool = ...,
         idle_time: _duration_pb2.Duration | None = ...,
+        pause_request: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "confirmation", b"confirmation", "create_time", b"create_time", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "search_config", b"search_config", "spec", b"spec", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "best_trial", b"best_trial", "confirmation", b"confirmation", "create_time", b"create_time", "decided_trials", b"decided_trials", "etag", b"etag", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "incumbent_trial", b"incumbent_trial", "last_sequence", b"last_sequence", "model", b"model", "name", b"name", "scripted", b"scripted", "search_config", b"search_config", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "best_trial", b"best_trial", "confirmation", b"confirmation", "create_time", b"create_time", "decided_trials", b"decided_trials", "etag", b"etag", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "incumbent_trial", b"incumbent_trial", "last_sequence", b"last_sequence", "model", b"model", "name", b"name", "pause_request", b"pause_request", "scripted", b"scripted", "search_config", b"search_config", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline_metric: _TypeAlias = _typing.Literal["baseline_metric"]  # noqa: Y015
     _WhichOneofArgType__baseline_metric: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric"]  # noqa: Y015
@@ -1266,6 +1270,7 @@ class TraceEvent(_message.Message):
     LESSONS_WRITTEN_FIELD_NUMBER: _builtins.int
     LESSONS_CITED_FIELD_NUMBER: _builtins.int
     LESSONS_COMPARED_FIELD_NUMBER: _builtins.int
+    PAUSE_REQUESTED_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Resource name of the run."""
     sequence: _builtins.int
@@ -1382,6 +1387,10 @@ class TraceEvent(_message.Message):
     def lessons_compared(self) -> Global___LessonsCompared:
         """The same proposal was asked for without lessons, to see whether they changed it."""
 
+    @_builtins.property
+    def pause_requested(self) -> Global___PauseRequested:
+        """Someone asked the run to pause, which it does once its current trials are decided."""
+
     def __init__(
         self,
         *,
@@ -1415,12 +1424,13 @@ class TraceEvent(_message.Message):
         lessons_written: Global___LessonsWritten | None = ...,
         lessons_cited: Global___LessonsCited | None = ...,
         lessons_compared: Global___LessonsCompared | None = ...,
+        pause_requested: Global___PauseRequested | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed", "task_misbehaved", "task_changed", "lessons_written", "lessons_cited", "lessons_compared"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed", "task_misbehaved", "task_changed", "lessons_written", "lessons_cited", "lessons_compared", "pause_requested"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -2393,3 +2403,25 @@ class TaskChanged(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TaskChanged: _TypeAlias = TaskChanged  # noqa: Y015
+
+@_typing.final
+class PauseRequested(_message.Message):
+    """The run was asked to pause after its current trials."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseRequested: _TypeAlias = PauseRequested  # noqa: Y015

@@ -1,0 +1,198 @@
+"""The rows that repeat what a trace says: a run's head, its trials and its mechanisms.
+
+They are written in the transaction of the events that they follow from, so that together they always are a snapshot of
+the whole state: a run is opened by reading them, however long its trace is. A fingerprint says which code wrote them;
+rows of other code are never read, only written anew from the log. Ownership and concurrency are the store's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from inner_service import fold
+from inner_service.mechanism import Mechanism
+from inner_service.run import Run, Search, Trial
+from inner_service.tables import mechanisms, runs, trials
+
+_NEVER_CHANGES = {"spec", "task"}
+_RUN = TypeAdapter(Run)
+_TRIAL = TypeAdapter(Trial)
+_MECHANISM = TypeAdapter(Mechanism)
+
+# What is not among these would be lost when a run is opened.
+assert {field.name for field in fields(Search)} == {"run", "trials", "mechanisms", "decisions", "open"}
+
+
+@cache
+def fingerprint() -> str:
+    """Of the code that writes the rows: the shape of the state and how it follows from the events."""
+    shape = json.dumps(TypeAdapter(Search).json_schema(), sort_keys=True)
+    return hashlib.sha256(f"{shape}\n{inspect.getsource(fold)}".encode()).hexdigest()[:16]
+
+
+async def create(connection: AsyncConnection, search: Search, request_id: str) -> None:
+    """The rows of a new run."""
+    created = _RUN.dump_python(search.run, mode="json", include=_NEVER_CHANGES)
+    await connection.execute(
+        insert(runs), {**_run_row(search.run), "request_id": request_id or None, "created": created}
+    )
+
+
+async def write(connection: AsyncConnection, before: Search, after: Search) -> None:
+    """What changed from ``before`` to ``after``."""
+    await connection.execute(update(runs).where(runs.c.id == after.run.id).values(**_run_row(after.run)))
+    if after.trials is not before.trials:
+        new, changed = _news(before.trials, after.trials)
+        for row in _trial_rows(after, changed):
+            await connection.execute(update(trials).where(_is_trial(row)).values(**row))
+        if new:
+            await connection.execute(insert(trials), _trial_rows(after, new))
+    if after.mechanisms is not before.mechanisms:
+        new, changed = _news(before.mechanisms, after.mechanisms)
+        for row in _mechanism_rows(after, changed):
+            is_it = (mechanisms.c.run == row["run"]) & (mechanisms.c.name == row["name"])
+            await connection.execute(update(mechanisms).where(is_it).values(**row))
+        if new:
+            await connection.execute(insert(mechanisms), _mechanism_rows(after, new))
+
+
+async def rewrite(connection: AsyncConnection, search: Search) -> None:
+    """All rows of a run, whatever there was."""
+    run = search.run
+    for table in (trials, mechanisms):
+        await connection.execute(delete(table).where(table.c.run == run.id))
+    created = _RUN.dump_python(run, mode="json", include=_NEVER_CHANGES)
+    row = {**_run_row(run), "created": created}
+    there = await connection.execute(update(runs).where(runs.c.id == run.id).values(**row).returning(runs.c.id))
+    if there.first() is None:
+        await connection.execute(insert(runs), row)
+    for table, rows in (
+        (trials, _trial_rows(search, range(len(search.trials)))),
+        (mechanisms, _mechanism_rows(search, range(len(search.mechanisms)))),
+    ):
+        if rows:
+            await connection.execute(insert(table), rows)
+
+
+async def load(connection: AsyncConnection, run_id: str) -> Search | None:
+    """The state of a run as its rows say; None where there are none, or other code wrote them."""
+    query = select(runs.c.created, runs.c.head).where(runs.c.id == run_id, runs.c.fingerprint == fingerprint())
+    row = (await connection.execute(query)).first()
+    return None if row is None else await _search(connection, run_id, run_of(row.created, row.head))
+
+
+async def differences(connection: AsyncConnection, folded: Search) -> list[str]:
+    """Where the rows say something else than the trace, in sentences."""
+    run_id = folded.run.id
+    row = (await connection.execute(select(runs).where(runs.c.id == run_id))).first()
+    if row is None:
+        return ["the row of the run is missing"]
+    try:
+        stored = await _search(connection, run_id, run_of(row.created, row.head))
+    except (ValidationError, KeyError, TypeError) as error:
+        return [f"a row cannot be read: {_short(error)}"]
+    found = [f"run: {text}" for text in _unlike(stored.run, folded.run)]
+    if row.state != folded.run.state.value:
+        found.append(f"run: the row's state is {row.state}, the trace says {folded.run.state.value}")
+    parts: list[tuple[str, dict[object, Any], dict[object, Any]]] = [
+        ("trial", {t.number: t for t in stored.trials}, {t.number: t for t in folded.trials}),
+        ("mechanism", {m.name: m for m in stored.mechanisms}, {m.name: m for m in folded.mechanisms}),
+    ]
+    for kind, rows, said in parts:
+        found += [f"{kind} {key}: the row is missing" for key in said.keys() - rows.keys()]
+        found += [f"{kind} {key}: the trace knows nothing of it" for key in rows.keys() - said.keys()]
+        for key in said.keys() & rows.keys():
+            found += [f"{kind} {key}: {text}" for text in _unlike(rows[key], said[key])]
+    if not found and stored != folded:
+        found.append(f"the order of decisions is {list(stored.decisions)}, the trace says {list(folded.decisions)}")
+    return sorted(found)
+
+
+def run_of(created: dict[str, Any], head: dict[str, Any]) -> Run:
+    """The head of a run from its row."""
+    run: Run = _RUN.validate_python({**created, **head})
+    return run
+
+
+def trial_of(document: dict[str, Any]) -> Trial:
+    """A trial from its row."""
+    trial: Trial = _TRIAL.validate_python(document)
+    return trial
+
+
+async def _search(connection: AsyncConnection, run_id: str, run: Run) -> Search:
+    of_run = select(trials.c.document, trials.c.decision).where(trials.c.run == run_id).order_by(trials.c.number)
+    rows = (await connection.execute(of_run)).all()
+    found = tuple(trial_of(row.document) for row in rows)
+    order = [(row.decision, trial.number) for row, trial in zip(rows, found, strict=True) if row.decision is not None]
+    query = select(mechanisms.c.document).where(mechanisms.c.run == run_id).order_by(mechanisms.c.position)
+    return Search(
+        run,
+        found,
+        tuple(_MECHANISM.validate_python(document) for document in (await connection.execute(query)).scalars()),
+        tuple(number for _, number in sorted(order)),
+        tuple(trial.number for trial in found if trial.state.open),
+    )
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    head = _RUN.dump_python(run, mode="json", exclude=_NEVER_CHANGES)
+    return {"id": run.id, "state": run.state.value, "head": head, "fingerprint": fingerprint()}
+
+
+def _trial_rows(search: Search, positions: Sequence[int]) -> list[dict[str, Any]]:
+    places = {number: place for place, number in enumerate(search.decisions)}
+    return [
+        {
+            "run": search.run.id,
+            "number": trial.number,
+            "state": trial.state.value,
+            "decision": places.get(trial.number),
+            "document": _TRIAL.dump_python(trial, mode="json"),
+        }
+        for trial in (search.trials[position] for position in positions)
+    ]
+
+
+def _mechanism_rows(search: Search, positions: Sequence[int]) -> list[dict[str, Any]]:
+    return [
+        {
+            "run": search.run.id,
+            "name": mechanism.name,
+            "position": position,
+            "state": mechanism.state.value,
+            "document": _MECHANISM.dump_python(mechanism, mode="json"),
+        }
+        for position, mechanism in ((position, search.mechanisms[position]) for position in positions)
+    ]
+
+
+def _is_trial(row: dict[str, Any]) -> Any:
+    return (trials.c.run == row["run"]) & (trials.c.number == row["number"])
+
+
+def _news(before: Sequence[Any], after: Sequence[Any]) -> tuple[Sequence[int], list[int]]:
+    """Positions in ``after`` that are new, and those whose element has been replaced."""
+    return range(len(before), len(after)), [i for i, old in enumerate(before) if after[i] is not old]
+
+
+def _unlike(stored: Any, said: Any) -> Iterator[str]:
+    for field in fields(said):
+        row, trace = getattr(stored, field.name), getattr(said, field.name)
+        if row != trace:
+            yield f"{field.name} is {_short(row)}, the trace says {_short(trace)}"
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 120 else f"{text[:117]}…"

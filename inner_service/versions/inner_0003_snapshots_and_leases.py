@@ -1,0 +1,36 @@
+"""Rows that a run is opened from, and leases."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "inner_0003_snapshots_and_leases"
+down_revision = "inner_0002_lessons_say_more"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "leases",
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("owner", sa.String(length=32), nullable=False),
+        sa.Column("until", sa.Double(), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    with op.batch_alter_table("runs", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("fingerprint", sa.String(length=16), nullable=True))
+
+    with op.batch_alter_table("trials", schema=None) as batch_op:
+        batch_op.add_column(sa.Column("decision", sa.Integer(), nullable=True))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("trials", schema=None) as batch_op:
+        batch_op.drop_column("decision")
+
+    with op.batch_alter_table("runs", schema=None) as batch_op:
+        batch_op.drop_column("fingerprint")
+
+    op.drop_table("leases")
