@@ -18,7 +18,7 @@ METHODS = Methods(
     outer_pb2.DESCRIPTOR.services_by_name["OuterLoopService"],
     repeatable=(
         *("CreateCampaign", "GetCampaign", "ListCampaigns", "ListResearchSessions"),
-        *("ListLibraryEntries", "GetLibraryEntry"),
+        *("ListLibraryEntries", "GetLibraryEntry", "ImportLibraryEntry"),
     ),
 )
 """What gRPC may do about each method."""
@@ -145,11 +145,25 @@ class OuterClient:
         return list((await self.connection.call(self._stub.ListResearchSessions, request)).sessions)
 
     async def list_library_entries(self, limit: int = 50) -> list[outer_pb2.LibraryEntry]:
-        """Up to ``limit`` mechanisms, at most 1000, that were accepted once, newest first."""
-        request = outer_pb2.ListLibraryEntriesRequest(page_size=limit)
-        return list((await self.connection.call(self._stub.ListLibraryEntries, request)).entries)
+        """Up to ``limit`` mechanisms that were accepted once, newest first."""
+        entries: list[outer_pb2.LibraryEntry] = []
+        token = ""
+        while len(entries) < limit:
+            request = outer_pb2.ListLibraryEntriesRequest(page_size=min(limit - len(entries), 1000), page_token=token)
+            page = await self.connection.call(self._stub.ListLibraryEntries, request)
+            entries += page.entries
+            token = page.next_page_token
+            if not token:
+                break
+        return entries
 
     async def get_library_entry(self, name: str) -> outer_pb2.LibraryEntry:
         """The library's entry ``name`` (``library/{entry}``). Raises RemoteError: NOT_FOUND."""
         request = outer_pb2.GetLibraryEntryRequest(name=name)
         return (await self.connection.call(self._stub.GetLibraryEntry, request)).entry
+
+    async def import_library_entry(self, entry: outer_pb2.LibraryEntry) -> tuple[outer_pb2.LibraryEntry, bool]:
+        """Adds a mechanism from elsewhere, and says whether it is new. Its source is compiled in the sandbox only."""
+        request = outer_pb2.ImportLibraryEntryRequest(entry=entry)
+        response = await self.connection.call(self._stub.ImportLibraryEntry, request)
+        return response.entry, response.created

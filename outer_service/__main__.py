@@ -12,6 +12,7 @@ import grpc
 import structlog
 from bilevel.v1 import outer_pb2_grpc
 
+from mechanisms.sandbox.limits import SandboxPolicy
 from outer_service.inner_client import InnerClient
 from outer_service.service import NAME, OuterLoopServicer
 from outer_service.store import Store
@@ -35,6 +36,8 @@ class Options:
     """SQLAlchemy URL."""
     inner: str
     """Address of the inner service."""
+    sandbox: SandboxPolicy
+    """What sources that are judged here run under."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -56,7 +59,7 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
     supervisor = Supervisor(store, inner, model)
 
     def register(server: grpc.aio.Server) -> Iterable[str]:
-        servicer = OuterLoopServicer(store, inner, supervisor, draining, priced=model.priced)
+        servicer = OuterLoopServicer(store, inner, supervisor, draining, priced=model.priced, sandbox=options.sandbox)
         outer_pb2_grpc.add_OuterLoopServiceServicer_to_server(servicer, server)
         return [NAME]
 
@@ -80,7 +83,7 @@ def options_of(parsed: argparse.Namespace) -> Options:
             parse_address(address, option)
     server = ServerSettings.secured(parsed.listen, parsed.address_file, insecure=parsed.insecure)
     database = parsed.database or PathSettings.load().database_url("outer")
-    return Options(server, database, parsed.inner)
+    return Options(server, database, parsed.inner, SandboxPolicy(allow_weak=parsed.allow_weak_sandbox))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -105,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--inner", default="127.0.0.1:7402", metavar="HOST:PORT", help="the inner service; default %(default)s"
+    )
+    parser.add_argument(
+        "--allow-weak-sandbox",
+        action="store_true",
+        help="judge imported mechanisms and research procedures with limits and deadlines only where the kernel is not "
+        "Linux; for development",
     )
     parser.add_argument("--insecure", action="store_true", help="allow an address that other machines can reach")
     return parser

@@ -43,6 +43,9 @@ class Idea(_Answer):
     field: str = Field("", description="The neighbouring field that it comes from.")
     idea: Sentence
     hooks: list[str] = Field(default_factory=list)
+    derived_from: str = Field(
+        "", description="The library's name of the mechanism that it changes; empty for a new idea."
+    )
 
 
 class Exploration(_Answer):

@@ -17,6 +17,8 @@ MECHANISM_EVERY = 10
 REPAIRS = 2
 MAX_FAILURES = 3
 MAX_MECHANISMS = 3
+MAX_CYCLE_SECONDS = 3600.0
+PROCEDURE_PROBATION = 3
 
 
 class Level(StrEnum):
@@ -40,6 +42,16 @@ class Control(StrEnum):
 
     NONE = "none"
     NOOP = "noop"
+    """A mechanism that does nothing."""
+    RESTART = "restart"
+    """The proposer's history is cleared, and the incumbent measured again."""
+
+
+class LibraryUse(StrEnum):
+    """What level 2 may do with the library."""
+
+    NONE = "none"
+    OFFERED = "offered"
 
 
 class AfterFailures(StrEnum):
@@ -82,6 +94,7 @@ class ResearchOutcome(StrEnum):
     REJECTED = "rejected"
     MODEL_FAILED = "model_failed"
     STOPPED = "stopped"
+    RESTARTED = "restarted"
 
 
 class Verdict(StrEnum):
@@ -89,6 +102,13 @@ class Verdict(StrEnum):
 
     KEEP = "keep"
     RETIRE = "retire"
+    REPLACE = "replace"
+    """It goes, and level 2 looks for another one in its place at once."""
+
+    @property
+    def removes(self) -> bool:
+        """Whether the mechanism is uninstalled."""
+        return self is not Verdict.KEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +129,15 @@ class Policy:
     control: Control = Control.NONE
     max_mechanisms: int = MAX_MECHANISMS
     after_failures: AfterFailures = AfterFailures.GO_ON
+    library: LibraryUse = LibraryUse.OFFERED
+    reexamination_trials: int = 2 * MECHANISM_EVERY
+    """Trials between two examinations of a kept mechanism."""
+    max_cycle_seconds: float = MAX_CYCLE_SECONDS
+    """Longest time that one look may take before it fails and the run goes on."""
+    recursion: bool = False
+    """Whether level 2 may propose a change of the research procedure."""
+    procedure_probation: int = PROCEDURE_PROBATION
+    """Campaigns after which a changed procedure is judged."""
 
     def every(self, level: Level) -> int:
         """Decided trials between two actions of ``level``."""
@@ -160,6 +189,40 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """A mechanism of the library as a session may choose it."""
+
+    choice: str
+    """What the critique says to choose it: ``library:`` or ``standard:`` and a name."""
+    entry: str
+    """Resource name: libraryEntries/{entry}, or standardMechanisms/{name} before it was ever accepted."""
+    summary: str
+    record: str
+    """Its measured effects so far, in a sentence."""
+    standard: bool = False
+    judged: int = 0
+    """Times it was tried and judged."""
+    kept: int = 0
+    """Those after which it stayed."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.choice.partition(":")[2]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcedureAdvice:
+    """What the research procedure decided for a session."""
+
+    procedure: str
+    """SHA-256 of its source."""
+    fields: tuple[str, ...] = ()
+    hypotheses: int = 0
+    """0 leaves the choice to the model."""
+
+
+@dataclass(frozen=True, slots=True)
 class OpenSession:
     """A research session that has not ended."""
 
@@ -168,6 +231,14 @@ class OpenSession:
     after_trial: int
     rounds: tuple[CompletedRound, ...] = ()
     judgements: tuple[Judgement, ...] = ()
+    offered: tuple[Offer, ...] = ()
+    replaces: tuple[str, ...] = ()
+    """Mechanisms, by id, in whose place it looks for another one."""
+    advice: ProcedureAdvice | None = None
+
+    def offer(self, choice: str) -> Offer | None:
+        """What the library offered under that name."""
+        return next((offer for offer in self.offered if offer.choice == choice), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +262,13 @@ class Installed:
     """Trials decided when it was installed, the baseline not counted."""
     control: bool = False
     verdict: Verdict | None = None
+    """The newest one."""
+    examinations: int = 0
+    """Verdicts so far."""
+    examined_after: int = 0
+    """Trials decided at the newest verdict."""
+    changed_before: int = 0
+    """Decisions that it had changed by the newest verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +297,10 @@ class Campaign:
     session: OpenSession | None = None
     sessions: int = 0
     mechanisms: tuple[Installed, ...] = ()
+    replacing: tuple[str, ...] = ()
+    """Mechanisms, by id, that are gone and still to be replaced."""
+    procedure: str = ""
+    """SHA-256 of the research procedure that it works by; empty for the default."""
     usage: Usage = field(default_factory=Usage)
     model: str = ""
     scripted: bool = False

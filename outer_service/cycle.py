@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from outer_service import events, verdict
+from outer_service import events, library, verdict
 from outer_service.analyst import Advice, analyse, request
 from outer_service.campaign import (
     AfterFailures,
@@ -16,9 +16,10 @@ from outer_service.campaign import (
     Control,
     Installed,
     Level,
+    LibraryUse,
     Mode,
+    Offer,
     ResearchOutcome,
-    Verdict,
 )
 from outer_service.inner_client import InnerClient
 from outer_service.observed import MechanismState, Observation, ObservedMechanism, ObservedRun, RunState
@@ -28,6 +29,9 @@ from outer_service.turns import UNUSABLE, BudgetSpent, budget_of, failed
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import Failure, ModelError
+
+LIBRARY_READ = 500
+"""Newest entries of the library among which a session's offers are chosen."""
 
 log = structlog.get_logger("outer_service.cycle")
 
@@ -110,14 +114,11 @@ class Cycles:
 
     async def _levels(self, campaign: Campaign, observation: Observation) -> str:
         """Verdicts, then the levels that are due and not done. Returns what failed, in a sentence."""
-        cycle = campaign.cycle
-        assert cycle is not None
         if await self._verdicts(campaign, observation):
             observation = await self._inner.observe(campaign.run)
+            campaign = await self._store.campaign(campaign.id)
         problems: list[str] = []
-        for level in cycle.levels:
-            if level in cycle.done:
-                continue
+        for level in _to_do(campaign):
             campaign = await self._store.campaign(campaign.id)
             try:
                 if level is Level.CONFIGURATION:
@@ -138,14 +139,14 @@ class Cycles:
             if verdict.due(installed, mechanism, observation.run.decided_trials, campaign.policy):
                 reached = verdict.judge(installed, mechanism, observation, campaign.policy)
                 await self._pronounce(campaign, mechanism, reached)
-                retired = retired or reached.verdict is Verdict.RETIRE
+                retired = retired or reached.verdict.removes
         return retired
 
     async def _pronounce(
         self, campaign: Campaign, mechanism: ObservedMechanism, reached: events.VerdictReached
     ) -> None:
         """Carry out a verdict, then record it: after an interruption it is reached again."""
-        if reached.verdict is Verdict.RETIRE and mechanism.state is MechanismState.ACTIVE:
+        if reached.verdict.removes and mechanism.state is MechanismState.ACTIVE:
             await self._inner.uninstall(campaign.run, mechanism.id, reached.reason)
         await self._happens(campaign.id, reached)
         await self._remark(campaign, f"verdict on {mechanism.id}: {reached.verdict.value}. {reached.reason}")
@@ -202,7 +203,9 @@ class Cycles:
             if campaign.policy.control is Control.NONE and campaign.budget_spent:
                 raise BudgetSpent(campaign.budget_spent)
             name = f"{campaign.name}/researchSessions/{campaign.sessions + 1}"
-            started = events.ResearchStarted(name, observation.run.decided_trials)
+            started = events.ResearchStarted(
+                name, observation.run.decided_trials, await self._offers(campaign, observation), campaign.replacing
+            )
             campaign = await self._happens(campaign.id, started)
         await self._remark(campaign, f"level 2: research begins after {observation.run.decided_trials} trials")
         make_room = self._room(campaign, observation)
@@ -214,12 +217,21 @@ class Cycles:
         installed = f" {finished.mechanism}" if outcome is ResearchOutcome.INSTALLED else ""
         await self._remark(campaign, f"level 2: {outcome.value.replace('_', ' ')}{installed}. {finished.message}")
 
+    async def _offers(self, campaign: Campaign, observation: Observation) -> tuple[Offer, ...]:
+        """What the library offers to a new session."""
+        policy = campaign.policy
+        if policy.library is LibraryUse.NONE or policy.control is not Control.NONE:
+            return ()
+        entries = [entry for _, entry in await self._store.library(LIBRARY_READ)]
+        present = {mechanism.source_sha256 for mechanism in observation.mechanisms}
+        return library.offers(entries, campaign.task, present)
+
     def _room(self, campaign: Campaign, observation: Observation) -> MakeRoom:
         async def make_room() -> None:
             active = [
                 pair
                 for pair in _paired(await self._store.campaign(campaign.id), observation.mechanisms)
-                if pair[1].state is MechanismState.ACTIVE and pair[0].verdict is not Verdict.RETIRE
+                if pair[1].state is MechanismState.ACTIVE
             ]
             while len(active) >= campaign.policy.max_mechanisms:
                 pair = verdict.least_effective(active, observation.run.decided_trials)
@@ -241,6 +253,15 @@ class Cycles:
 
 
 _SHOWN = {Level.CONFIGURATION: "1.5", Level.MECHANISM: "2"}
+
+
+def _to_do(campaign: Campaign) -> tuple[Level, ...]:
+    """The open cycle's levels that are not done; a mechanism that is to be replaced makes level 2 due at once."""
+    cycle = campaign.cycle
+    assert cycle is not None
+    replaces = campaign.replacing and Level.MECHANISM in campaign.policy.levels
+    due = (*cycle.levels, Level.MECHANISM) if replaces and Level.MECHANISM not in cycle.levels else cycle.levels
+    return tuple(level for level in due if level not in cycle.done)
 
 
 def _differs(run: ObservedRun, strategy: str, guidance: str) -> bool:

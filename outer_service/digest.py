@@ -13,6 +13,7 @@ from typing import Any
 import jinja2
 
 from mechanisms.interface import TrialRecord
+from outer_service.campaign import Offer, OpenSession
 from outer_service.observed import Observation, ObservedMechanism
 from service_kit.llm.failures import Message
 from service_kit.parameters import Objective, Value, configuration_to_json
@@ -87,8 +88,8 @@ def _tally(name: str, direction: str, members: Sequence[TrialRecord], objective:
     return Tally(name, direction, len(members), kept, lost, max(gains, default=None))
 
 
-def search_state(observation: Observation) -> dict[str, Any]:
-    """The search as JSON-ready built-in types, complete."""
+def search_state(observation: Observation, offered: Sequence[Offer] = ()) -> dict[str, Any]:
+    """The search as JSON-ready built-in types, complete, with what the library offers."""
     run, space, objective = observation.run, observation.run.task.space, observation.run.task.objective
     return {
         "task": run.task.name,
@@ -103,6 +104,10 @@ def search_state(observation: Observation) -> dict[str, Any]:
         "strategy": run.config.strategy,
         "guidance": run.config.guidance,
         "mechanisms": [_mechanism(mechanism) for mechanism in observation.mechanisms],
+        "library": [
+            {"choice": o.choice, "summary": o.summary, "judged": o.judged, "kept": o.kept, "standard": o.standard}
+            for o in offered
+        ],
         "trials_left": run.trials_left,
     }
 
@@ -110,11 +115,13 @@ def search_state(observation: Observation) -> dict[str, Any]:
 def prompt(purpose: str, observation: Observation, **more: Any) -> tuple[Message, Message]:
     """The system message, and the user message that shows the search and asks for ``purpose``."""
     run = observation.run
+    session: OpenSession | None = more.get("session")
+    offered = session.offered if session is not None else ()
     values: Mapping[str, Any] = {
         "observation": observation,
         "run": run,
         "task": run.task,
-        "state": json.dumps(search_state(observation), ensure_ascii=False, separators=(",", ":")),
+        "state": json.dumps(search_state(observation, offered), ensure_ascii=False, separators=(",", ":")),
         "tallies": tallies(observation.trials, run.task.objective),
         **more,
     }

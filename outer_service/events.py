@@ -13,7 +13,18 @@ from typing import Any, TypeAlias, get_args
 
 from pydantic import TypeAdapter
 
-from outer_service.campaign import CampaignState, Level, Policy, ResearchOutcome, Round, Turn, Verdict
+from outer_service.campaign import (
+    CampaignState,
+    Level,
+    Offer,
+    Policy,
+    ProcedureAdvice,
+    ResearchOutcome,
+    Round,
+    Turn,
+    Verdict,
+)
+from outer_service.comparison import Comparison
 from outer_service.observed import GateReport, MechanismEffect
 from service_kit.eventlog import NewEvent
 
@@ -33,6 +44,8 @@ class CampaignCreated:
     run: str
     task: str
     policy: Policy
+    procedure: str = ""
+    """SHA-256 of the research procedure that it works by; empty for the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +84,56 @@ class AnalysisFinished:
     guarded: tuple[str, ...] = ()
     """What the guard rails removed, in sentences."""
     applied: bool = False
+    revision: int = 0
+    """The revision of the search configuration that it made; 0 when it was not applied."""
+
+
+@dataclass(frozen=True, slots=True)
+class RevisionEffect:
+    """What happened under one revision of the search configuration; the baseline is not counted."""
+
+    revision: int
+    trials: int
+    kept: int
+    failed: int
+    """Trials that ended without a metric."""
+    gain_per_trial: float
+    """Of the best metric, in the objective's unit, positive is better."""
+    tried: Mapping[str, int]
+    """Parameters that the trials changed, counted once a trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationMeasured:
+    decided_trials: int
+    revisions: tuple[RevisionEffect, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ResearchStarted:
     session: str
     after_trial: int
+    offered: tuple[Offer, ...] = ()
+    replaces: tuple[str, ...] = ()
+    advice: ProcedureAdvice | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryEntryChosen:
+    """The critique chose what the library offered: it is tried again under the same gate and probation."""
+
+    session: str
+    offer: Offer
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryCleared:
+    """The restart control hid all trials before ``visible_from_trial`` from the proposer."""
+
+    session: str
+    visible_from_trial: int
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +164,8 @@ class ResearchFinished:
     after_decided: int = 0
     """Trials decided when the mechanism was installed."""
     control: bool = False
+    derived_from: str = ""
+    """Resource name of the library entry that the mechanism is or was derived from; empty for a new idea."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +177,19 @@ class VerdictReached:
     gain_before: float
     """Gain a trial before its installation, in the objective's unit."""
     gain_during: float
-    """Gain a trial since its installation, in the objective's unit."""
+    """Gain a trial in the period that is judged, in the objective's unit."""
+    examination: int = 1
+    """Later ones examine a kept mechanism again."""
+    trials: int = 0
+    """Trials decided in the period that is judged."""
+    before_after: Comparison | None = None
+    """Trials kept in the period against as many before the installation; None where there is nothing to compare."""
+    touched: Comparison | None = None
+    """Trials of the period that it proposed or changed against those that it left alone; None where either is none."""
+    changed_decisions: int = 0
+    """Decisions that it changed in the period."""
+    decided_trials: int = 0
+    """Trials decided when the verdict was reached."""
 
 
 Event: TypeAlias = (
@@ -127,7 +198,10 @@ Event: TypeAlias = (
     | CycleStarted
     | CycleFinished
     | AnalysisFinished
+    | ConfigurationMeasured
     | ResearchStarted
+    | LibraryEntryChosen
+    | HistoryCleared
     | RoundFinished
     | MechanismJudged
     | ResearchFinished

@@ -23,6 +23,7 @@ from outer_service.campaign import (
     OpenSession,
     ResearchOutcome,
     Turn,
+    Verdict,
 )
 
 TRANSITIONS: dict[CampaignState, tuple[CampaignState, ...]] = {
@@ -54,7 +55,8 @@ def apply(campaign: Campaign | None, event: events.Event, at: datetime, sequence
     if campaign is None:
         if not isinstance(event, events.CampaignCreated):
             raise IllegalEvent(f"a campaign begins with campaign_created, not {events.kind_of(event)}")
-        return Campaign(campaign_id, event.run, event.task, event.policy, at, at, sequence)
+        procedure = event.procedure
+        return Campaign(campaign_id, event.run, event.task, event.policy, at, at, sequence, procedure=procedure)
     if sequence != campaign.last_sequence + 1:
         raise IllegalEvent(f"event {sequence} follows event {campaign.last_sequence}")
     if campaign.state.terminal:
@@ -121,8 +123,8 @@ def _(event: events.ResearchStarted, campaign: Campaign, at: datetime) -> Campai
     _open_cycle(campaign)
     if campaign.session is not None:
         raise IllegalEvent(f"{campaign.session.name} is still open")
-    session = OpenSession(event.session, event.after_trial)
-    return replace(campaign, session=session, sessions=campaign.sessions + 1)
+    session = OpenSession(event.session, event.after_trial, (), (), event.offered, event.replaces, event.advice)
+    return replace(campaign, session=session, sessions=campaign.sessions + 1, replacing=())
 
 
 @_on.register
@@ -153,11 +155,43 @@ def _(event: events.ResearchFinished, campaign: Campaign, at: datetime) -> Campa
 
 
 @_on.register
+def _(event: events.LibraryEntryChosen, campaign: Campaign, at: datetime) -> Campaign:
+    session = _open_session(campaign, event.session)
+    if session.offer(event.offer.choice) is None:
+        raise IllegalEvent(f"{event.offer.choice} was not offered to {event.session}")
+    return campaign
+
+
+@_on.register
+def _(event: events.HistoryCleared, campaign: Campaign, at: datetime) -> Campaign:
+    _open_session(campaign, event.session)
+    return campaign
+
+
+@_on.register
+def _(event: events.ConfigurationMeasured, campaign: Campaign, at: datetime) -> Campaign:
+    return campaign
+
+
+@_on.register
 def _(event: events.VerdictReached, campaign: Campaign, at: datetime) -> Campaign:
     if all(mechanism.id != event.mechanism for mechanism in campaign.mechanisms):
         raise IllegalEvent(f"{event.mechanism} was not installed by this campaign")
-    judged = tuple(replace(m, verdict=event.verdict) if m.id == event.mechanism else m for m in campaign.mechanisms)
-    return replace(campaign, mechanisms=judged)
+    judged = tuple(_judged(m, event) if m.id == event.mechanism else m for m in campaign.mechanisms)
+    replacing = (event.mechanism,) if event.verdict is Verdict.REPLACE else ()
+    return replace(campaign, mechanisms=judged, replacing=(*campaign.replacing, *replacing))
+
+
+def _judged(installed: Installed, event: events.VerdictReached) -> Installed:
+    if installed.verdict is not None and installed.verdict.removes:
+        raise IllegalEvent(f"{installed.id} was removed by a verdict")
+    return replace(
+        installed,
+        verdict=event.verdict,
+        examinations=installed.examinations + 1,
+        examined_after=event.decided_trials,
+        changed_before=event.effect.changed_decisions,
+    )
 
 
 def _open_cycle(campaign: Campaign, number: int | None = None) -> OpenCycle:

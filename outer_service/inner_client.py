@@ -14,8 +14,10 @@ from outer_service.events import FreezeReason
 from outer_service.inner_messages import (
     mechanism_from_proto,
     report_from_proto,
+    revisions_from_proto,
     run_from_proto,
     sources_from_proto,
+    touched_from_proto,
     trials_from_proto,
 )
 from outer_service.observed import (
@@ -80,7 +82,10 @@ class InnerClient:
             token = page.next_page_token
             if not token:
                 break
-        return Observation(run, trials_from_proto(trials), await self.mechanisms(name))
+        mechanisms = await self.mechanisms(name)
+        return Observation(
+            run, trials_from_proto(trials), mechanisms, touched_from_proto(trials), revisions_from_proto(trials)
+        )
 
     async def mechanisms(self, name: str) -> tuple[ObservedMechanism, ...]:
         """Every mechanism that the run ever had, oldest first."""

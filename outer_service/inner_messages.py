@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
@@ -49,7 +50,9 @@ def run_from_proto(message: trace_pb2.Run) -> ObservedRun:
         checkpoint_every=message.spec.checkpoint_every,
         decided_trials=message.decided_trials,
         task=_task(message.task),
-        config=SearchConfig(tuple(config.frozen), config.strategy, config.guidance, config.revision),
+        config=SearchConfig(
+            tuple(config.frozen), config.strategy, config.guidance, config.revision, config.visible_from_trial
+        ),
         incumbent=_number(message.incumbent_trial),
         best=_number(message.best_trial),
         baseline_metric=message.baseline_metric if message.HasField("baseline_metric") else None,
@@ -115,7 +118,7 @@ def report_to_proto(report: GateReport) -> trace_pb2.GateReport:
             trace_pb2.GateFinding(stage=_stage_to_proto(f.stage), line=f.line, message=f.message, hint=f.hint)
             for f in report.findings
         ],
-        hooks=map(_hook_to_proto, report.hooks),
+        hooks=map(hook_to_proto, report.hooks),
         replayed_trials=report.replayed_trials,
         replay=map(_hook_effect_to_proto, report.replay),
         source_sha256=report.source_sha256,
@@ -159,6 +162,21 @@ def _trial(message: trace_pb2.Trial) -> TrialRecord:
     )
 
 
+def touched_from_proto(messages: Iterable[trace_pb2.Trial]) -> dict[str, frozenset[int]]:
+    """Numbers of the trials that each mechanism proposed or changed, by the mechanism's id."""
+    found: defaultdict[str, set[int]] = defaultdict(set)
+    for message in messages:
+        for name in (message.proposer, *message.changed_by):
+            if name:
+                found[name.rsplit("/", 1)[-1]].add(message.number)
+    return {name: frozenset(numbers) for name, numbers in found.items()}
+
+
+def revisions_from_proto(messages: Iterable[trace_pb2.Trial]) -> dict[int, int]:
+    """The revision of the search configuration under which each trial was proposed, by the trial's number."""
+    return {message.number: message.config_revision for message in messages}
+
+
 def _number(name: str) -> int | None:
     """The number in ``runs/{run}/trials/{number}``; None for an empty name."""
     return int(name.rsplit("/", 1)[-1]) if name else None
@@ -171,7 +189,7 @@ def _hook_effect(message: trace_pb2.HookEffect) -> HookEffect:
 
 def _hook_effect_to_proto(effect: HookEffect) -> trace_pb2.HookEffect:
     time = duration_to_proto(effect.seconds)
-    return trace_pb2.HookEffect(hook=_hook_to_proto(effect.hook), calls=effect.calls, changed=effect.changed, time=time)
+    return trace_pb2.HookEffect(hook=hook_to_proto(effect.hook), calls=effect.calls, changed=effect.changed, time=time)
 
 
 def _hooks(numbers: Sequence[int]) -> tuple[Hook, ...]:
@@ -179,7 +197,7 @@ def _hooks(numbers: Sequence[int]) -> tuple[Hook, ...]:
     return tuple(_member(Hook, wire.Name(number)) for number in numbers)
 
 
-def _hook_to_proto(hook: Hook) -> trace_pb2.MechanismHook.ValueType:
+def hook_to_proto(hook: Hook) -> trace_pb2.MechanismHook.ValueType:
     return trace_pb2.MechanismHook.Value(f"MECHANISM_HOOK_{hook.name}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mechanisms.findings import Stage
-from mechanisms.interface import Hook, TrialRecord
-from service_kit.parameters import Objective, ParameterSpace
+from mechanisms.interface import Hook, Origin, TrialRecord
+from service_kit.parameters import Objective, Outcome, ParameterSpace
 
 
 class RunState(StrEnum):
@@ -111,6 +112,8 @@ class SearchConfig:
     strategy: str = ""
     guidance: str = ""
     revision: int = 0
+    visible_from_trial: int = 0
+    """Number of the first trial that the proposer is shown; 0 shows all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,11 +189,36 @@ class Observation:
     """Decided and rejected ones, by number."""
     mechanisms: tuple[ObservedMechanism, ...]
     """Oldest first, removed and suspended ones included."""
+    touched: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Numbers of the trials that each mechanism proposed or changed, by the mechanism's id."""
+    revisions: Mapping[int, int] = field(default_factory=dict)
+    """The revision of the search configuration under which each trial was proposed, by the trial's number."""
 
     @property
     def decided(self) -> tuple[TrialRecord, ...]:
         """Decided trials, the baseline included."""
         return tuple(trial for trial in self.trials if trial.kept is not None)
+
+    @property
+    def searched(self) -> tuple[TrialRecord, ...]:
+        """Decided trials without baselines: those that a run's budget counts."""
+        return tuple(trial for trial in self.decided if trial.origin is not Origin.BASELINE)
+
+    def improvements(self) -> frozenset[int]:
+        """Numbers of the trials that were the best at full budget when they were decided, the first baseline aside.
+
+        No mechanism's advice on acceptance can add to them.
+        """
+        found: set[int] = set()
+        best: float | None = None
+        for trial in self.decided:
+            if trial.outcome is not Outcome.SUCCEEDED or trial.metric is None or trial.budget_fraction != 1.0:
+                continue
+            if best is None or self.run.task.objective.better(trial.metric, best):
+                if best is not None and trial.origin is not Origin.BASELINE:
+                    found.add(trial.number)
+                best = trial.metric
+        return frozenset(found)
 
     def trial(self, number: int | None) -> TrialRecord | None:
         """The trial with that number, or None."""

@@ -8,13 +8,16 @@ from bilevel.v1 import outer_pb2 as pb
 
 from outer_service.campaign import (
     CONFIGURATION_EVERY,
+    MAX_CYCLE_SECONDS,
     MAX_FAILURES,
     MAX_MECHANISMS,
     MECHANISM_EVERY,
+    PROCEDURE_PROBATION,
     REPAIRS,
     AfterFailures,
     Control,
     Level,
+    LibraryUse,
     Mode,
     Policy,
 )
@@ -31,7 +34,17 @@ _MODES = {
     pb.CAMPAIGN_MODE_SYNCHRONOUS: Mode.SYNCHRONOUS,
     pb.CAMPAIGN_MODE_CONCURRENT: Mode.CONCURRENT,
 }
-_CONTROLS = {pb.CONTROL_UNSPECIFIED: Control.NONE, pb.CONTROL_NOOP: Control.NOOP}
+_CONTROLS = {
+    pb.CONTROL_UNSPECIFIED: Control.NONE,
+    pb.CONTROL_NOOP: Control.NOOP,
+    pb.CONTROL_RESTART: Control.RESTART,
+}
+_LIBRARY = {
+    pb.LIBRARY_USE_UNSPECIFIED: LibraryUse.OFFERED,
+    pb.LIBRARY_USE_NONE: LibraryUse.NONE,
+    pb.LIBRARY_USE_OFFERED: LibraryUse.OFFERED,
+}
+_CYCLE_SECONDS = (1.0, 86_400.0)
 _AFTER_FAILURES = {
     pb.AFTER_FAILURES_UNSPECIFIED: AfterFailures.GO_ON,
     pb.AFTER_FAILURES_GO_ON: AfterFailures.GO_ON,
@@ -60,10 +73,18 @@ def policy_from_proto(message: pb.CampaignPolicy, *, priced: bool) -> Policy:
         said = f"must be CAMPAIGN_MODE_SYNCHRONOUS or CAMPAIGN_MODE_CONCURRENT; got {message.mode}"
         wrong.append(Violation("policy.mode", said))
     if message.control == pb.CONTROL_RESTART:
-        said = "CONTROL_RESTART is not offered yet: the inner loop cannot clear the history that its proposer sees"
-        wrong.append(Violation("policy.control", f"{said}; use CONTROL_NOOP or none"))
-    elif message.control not in _CONTROLS:
-        wrong.append(Violation("policy.control", f"must be CONTROL_NOOP or none; got {message.control}"))
+        wrong.append(Violation("policy.control", "CONTROL_RESTART is not offered yet; use CONTROL_NOOP or none"))
+    if message.control not in _CONTROLS:
+        said = f"must be CONTROL_NOOP, CONTROL_RESTART or none; got {message.control}"
+        wrong.append(Violation("policy.control", said))
+    if message.library not in _LIBRARY:
+        said = f"must be LIBRARY_USE_NONE or LIBRARY_USE_OFFERED; got {message.library}"
+        wrong.append(Violation("policy.library", said))
+    given = message.HasField("max_cycle_time")
+    cycle_seconds = duration_from_proto(message.max_cycle_time) if given else MAX_CYCLE_SECONDS
+    if not _CYCLE_SECONDS[0] <= cycle_seconds <= _CYCLE_SECONDS[1]:
+        said = f"must be from {_CYCLE_SECONDS[0]:g} s to {_CYCLE_SECONDS[1]:g} s; got {cycle_seconds:g} s"
+        wrong.append(Violation("policy.max_cycle_time", said))
     if message.after_failures not in _AFTER_FAILURES:
         said = f"must be AFTER_FAILURES_GO_ON or AFTER_FAILURES_PAUSE_RUN; got {message.after_failures}"
         wrong.append(Violation("policy.after_failures", said))
@@ -71,19 +92,25 @@ def policy_from_proto(message: pb.CampaignPolicy, *, priced: bool) -> Policy:
     if not 0 <= repairs <= _MOST_REPAIRS:
         wrong.append(Violation("policy.repairs", f"must be from 0 to {_MOST_REPAIRS}; got {repairs}"))
     mechanism_every = number("mechanism_every", message.mechanism_every, MECHANISM_EVERY)
+    probation = number("probation_trials", message.probation_trials, max(1, mechanism_every))
     policy = Policy(
         levels=tuple(dict.fromkeys(_LEVELS[level] for level in message.levels if level in _LEVELS)),
         configuration_every=number("configuration_every", message.configuration_every, CONFIGURATION_EVERY),
         mechanism_every=mechanism_every,
         mode=_MODES.get(message.mode, Mode.SYNCHRONOUS),
         repairs=repairs,
-        probation_trials=number("probation_trials", message.probation_trials, max(1, mechanism_every)),
+        probation_trials=probation,
         max_tokens=message.max_tokens,
         max_cost_usd=message.max_cost_usd,
         max_failures=number("max_failures", message.max_failures, MAX_FAILURES, 1000),
         control=_CONTROLS.get(message.control, Control.NONE),
         max_mechanisms=number("max_mechanisms", message.max_mechanisms, MAX_MECHANISMS, 64),
         after_failures=_AFTER_FAILURES.get(message.after_failures, AfterFailures.GO_ON),
+        library=_LIBRARY.get(message.library, LibraryUse.OFFERED),
+        reexamination_trials=number("reexamination_trials", message.reexamination_trials, max(1, 2 * probation)),
+        max_cycle_seconds=cycle_seconds,
+        recursion=message.recursion,
+        procedure_probation=number("procedure_probation", message.procedure_probation, PROCEDURE_PROBATION, 1000),
     )
     wrong += _combinations(policy, priced)
     if wrong:

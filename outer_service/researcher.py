@@ -7,19 +7,26 @@ session that was interrupted goes on after its last stored round.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field, create_model
 
 from outer_service.answers import NONE, Critique, Exploration, Generation, Specification
-from outer_service.campaign import CompletedRound, OpenSession, ResearchOutcome, Round
+from outer_service.campaign import CompletedRound, Offer, OpenSession, ResearchOutcome, Round
 from outer_service.digest import prompt
-from outer_service.observed import Observation, SearchDescription
+from outer_service.observed import Observation, SearchDescription, SourceFile
 from service_kit.llm.failures import Message
 
 ID_CHARACTERS = 48
+FIELDS = (
+    *("combinatorial optimisation", "bandits", "evolutionary computation", "Bayesian optimisation"),
+    *("design of experiments", "psychology of creativity"),
+)
+"""Neighbouring fields that the exploration surveys, unless the research procedure says otherwise."""
+HYPOTHESES = "two to four"
+"""Candidates that the exploration gives, unless the research procedure says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,13 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
+class Reuse:
+    """Show the gate what the library offered."""
+
+    offer: Offer
+
+
+@dataclass(frozen=True, slots=True)
 class Install:
     """Install an accepted source."""
 
@@ -53,7 +67,7 @@ class End:
     message: str
 
 
-Step: TypeAlias = Ask | Judge | Install | End
+Step: TypeAlias = Ask | Judge | Reuse | Install | End
 
 
 def next_step(session: OpenSession, repairs: int) -> Step:
@@ -63,21 +77,29 @@ def next_step(session: OpenSession, repairs: int) -> Step:
     last = session.rounds[-1]
     match last.round:
         case Round.EXPLORE:
-            return Ask(Round.CRITIQUE, critique_of(last))
+            return Ask(Round.CRITIQUE, critique_of(last, session.offered))
         case Round.CRITIQUE:
             critique = Critique.model_validate_json(last.answer)
             if critique.choice == NONE:
                 return End(ResearchOutcome.NONE_CHOSEN, critique.reason or "the critique chose none")
-            return Ask(Round.SPECIFY, Specification)
+            offer = session.offer(critique.choice)
+            if offer is None:
+                return Ask(Round.SPECIFY, Specification)
+            return _judged(session, repairs, offer.title) if session.judgements else Reuse(offer)
         case Round.SPECIFY:
             return Ask(Round.GENERATE, Generation)
     generated = Generation.model_validate_json(last.answer)
     written = sum(completed.round in (Round.GENERATE, Round.REPAIR) for completed in session.rounds)
-    if len(session.judgements) < written:
+    if len(session.judgements) < written + (chosen_offer(session) is not None):
         return Judge(generated.code)
+    return _judged(session, repairs, generated.mechanism_id)
+
+
+def _judged(session: OpenSession, repairs: int, wanted_id: str) -> Step:
+    """What follows the gate's newest report."""
     judged = session.judgements[-1]
     if judged.report.accepted:
-        return Install(generated.mechanism_id, judged.source)
+        return Install(wanted_id, judged.source)
     if len(session.judgements) <= repairs:
         return Ask(Round.REPAIR, Generation)
     attempts = len(session.judgements)
@@ -86,18 +108,53 @@ def next_step(session: OpenSession, repairs: int) -> Step:
     return End(ResearchOutcome.REJECTED, message)
 
 
-def critique_of(exploration: CompletedRound) -> type[BaseModel]:
-    """The critique's schema: the choice is the name of an explored candidate or none, and nothing else."""
+def chosen_offer(session: OpenSession) -> Offer | None:
+    """What the critique chose from the library; None for a new idea."""
+    choices = [
+        Critique.model_validate_json(completed.answer).choice
+        for completed in session.rounds
+        if completed.round is Round.CRITIQUE
+    ]
+    return session.offer(choices[-1]) if choices else None
+
+
+def starting_point(session: OpenSession) -> Offer | None:
+    """The library's mechanism that the session's own derives from: the chosen one, or what the chosen idea names."""
+    offer = chosen_offer(session)
+    if offer is not None or len(session.rounds) < 2:
+        return offer
+    explored, critique = session.rounds[0].answer, Critique.model_validate_json(session.rounds[1].answer)
+    ideas = Exploration.model_validate_json(explored).candidates
+    chosen = next((idea for idea in ideas if idea.name == critique.choice), None)
+    return session.offer(chosen.derived_from) if chosen is not None else None
+
+
+def critique_of(exploration: CompletedRound, offered: Sequence[Offer] = ()) -> type[BaseModel]:
+    """The critique's schema: the choice is an explored candidate, something from the library or none, nothing else."""
     names = [idea.name for idea in Exploration.model_validate_json(exploration.answer).candidates]
-    choice: Any = (Literal[(*names, NONE)], Field(description="The name of one candidate, or none."))
+    allowed = (*names, *(offer.choice for offer in offered), NONE)
+    choice: Any = (Literal[allowed], Field(description="The name of one candidate, or none."))
     return create_model("Critique", __base__=Critique, choice=choice)
 
 
 def messages(
-    round_: Round, session: OpenSession, observation: Observation, description: SearchDescription, repairs: int
+    round_: Round,
+    session: OpenSession,
+    observation: Observation,
+    description: SearchDescription,
+    repairs: int,
+    start: SourceFile | None = None,
 ) -> tuple[Message, ...]:
-    """The prompt for a round: the search as it is, after the answers so far."""
-    more: dict[str, object] = {"description": description}
+    """The prompt for a round: the search as it is, after the answers so far; ``start`` is where the mechanism derives
+    from."""
+    advice = session.advice
+    more: dict[str, object] = {
+        "description": description,
+        "session": session,
+        "start": start,
+        "fields": advice.fields if advice is not None and advice.fields else FIELDS,
+        "hypotheses": advice.hypotheses if advice is not None and advice.hypotheses else HYPOTHESES,
+    }
     if round_ is Round.REPAIR:
         rejected = session.judgements[-1]
         more["report"] = rejected.report.text

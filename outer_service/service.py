@@ -11,11 +11,14 @@ import grpc
 from bilevel.v1 import outer_pb2 as pb
 from bilevel.v1 import outer_pb2_grpc
 
+from mechanisms.sandbox.limits import SandboxPolicy
 from outer_service import events, names, requests
+from outer_service.importing import imported
 from outer_service.inner_client import InnerClient
+from outer_service.library_messages import imported_trials, library_entry_to_proto
 from outer_service.store import Entry, Store
 from outer_service.supervisor import Supervisor
-from outer_service.translate import campaign_to_proto, entry_to_proto, library_entry_to_proto, sessions_to_proto
+from outer_service.translate import campaign_to_proto, entry_to_proto, sessions_to_proto
 from service_kit.errors import Draining, InvalidArgument, WrongState
 from service_kit.server import RECONNECT_SECONDS
 
@@ -27,17 +30,26 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
     """Serves the campaigns of ``supervisor``. Watch streams end when ``draining`` is set.
 
-    ``priced`` says whether the model's price is known, without which a budget in money cannot be kept.
+    ``priced`` says whether the model's price is known, without which a budget in money cannot be kept; ``sandbox`` is
+    what an imported source is compiled under.
     """
 
     def __init__(
-        self, store: Store, inner: InnerClient, supervisor: Supervisor, draining: asyncio.Event, *, priced: bool
+        self,
+        store: Store,
+        inner: InnerClient,
+        supervisor: Supervisor,
+        draining: asyncio.Event,
+        *,
+        priced: bool,
+        sandbox: SandboxPolicy,
     ) -> None:
         self._store = store
         self._inner = inner
         self._supervisor = supervisor
         self._draining = draining
         self._priced = priced
+        self._sandbox = sandbox
 
     async def CreateCampaign(  # noqa: N802
         self, request: pb.CreateCampaignRequest, context: _Context
@@ -137,3 +149,21 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
     ) -> pb.GetLibraryEntryResponse:
         entry = await self._store.library_entry(names.entry_id(request.name, "name"))
         return pb.GetLibraryEntryResponse(entry=library_entry_to_proto(entry))
+
+    async def ImportLibraryEntry(  # noqa: N802
+        self, request: pb.ImportLibraryEntryRequest, context: _Context
+    ) -> pb.ImportLibraryEntryResponse:
+        given = request.entry
+        entry = await imported(
+            given.source,
+            title=given.title,
+            author=given.author,
+            derived_from=given.derived_from,
+            task=given.task,
+            model=given.model,
+            scripted=given.scripted,
+            trials=imported_trials(given),
+            sandbox=self._sandbox,
+        )
+        entry, created = await self._store.add_to_library(entry)
+        return pb.ImportLibraryEntryResponse(entry=library_entry_to_proto(entry), created=created)

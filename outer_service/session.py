@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from outer_service import events
-from outer_service.campaign import Campaign, OpenSession, ResearchOutcome, Round
+from outer_service.answers import Critique
+from outer_service.campaign import Campaign, Offer, OpenSession, ResearchOutcome, Round
 from outer_service.inner_client import InnerClient
-from outer_service.library import author_of
-from outer_service.observed import Observation, ObservedMechanism, SearchDescription
-from outer_service.researcher import Ask, End, Install, Judge, mechanism_id, messages, next_step, summary
+from outer_service.library import author_of, standard_source
+from outer_service.observed import Observation, ObservedMechanism, SearchDescription, SourceFile
+from outer_service.researcher import (
+    Ask,
+    End,
+    Install,
+    Judge,
+    Reuse,
+    chosen_offer,
+    mechanism_id,
+    messages,
+    next_step,
+    starting_point,
+    summary,
+)
 from outer_service.store import Store
 from outer_service.turns import BudgetSpent, answered, budget_of, failed
 from service_kit.errors import RemoteError
@@ -27,6 +40,9 @@ CONTROL_SOURCE = '''class Mechanism:
         return None
 '''
 """What the NOOP control installs: hooks that are called like any other's and change nothing."""
+
+STANDARD = "standardMechanisms"
+"""The collection of the mechanisms that ship with the system."""
 
 MakeRoom = Callable[[], Awaitable[None]]
 Remark = Callable[[str], Awaitable[None]]
@@ -56,13 +72,12 @@ class Session:
                 case Ask() as step:
                     campaign = await self._ask(campaign, session, step, observation, description)
                 case Judge(source):
-                    await self._remark(f"level 2: the gate judges attempt {len(session.judgements) + 1}")
-                    report = await self._inner.check(campaign.run, source)
-                    attempt = len(session.judgements) + 1
-                    judged = events.MechanismJudged(session.name, attempt, report, source)
-                    campaign = await self._happens(campaign, judged)
+                    campaign = await self._judge(campaign, session, source)
+                case Reuse(offer):
+                    await self._remark(f"level 2: tries {offer.choice} again. {offer.record}")
+                    campaign = await self._judge(campaign, session, await self._source(offer))
                 case Install(wanted, source):
-                    author = author_of(campaign.model, scripted=campaign.scripted)
+                    author = await self._author(campaign, session, source)
                     return await self._install(campaign, session, wanted, source, author, make_room)
                 case End(outcome, message):
                     return await self._finish(campaign, events.ResearchFinished(session.name, outcome, message))
@@ -76,6 +91,28 @@ class Session:
         return await self._install(
             campaign, session, "noop-control", CONTROL_SOURCE, "control", make_room, control=True
         )
+
+    async def _judge(self, campaign: Campaign, session: OpenSession, source: str) -> Campaign:
+        """Show a source to the gate."""
+        attempt = len(session.judgements) + 1
+        await self._remark(f"level 2: the gate judges attempt {attempt}")
+        report = await self._inner.check(campaign.run, source)
+        return await self._happens(campaign, events.MechanismJudged(session.name, attempt, report, source))
+
+    async def _source(self, offer: Offer) -> str:
+        collection, _, id_ = offer.entry.partition("/")
+        return standard_source(offer.entry) if collection == STANDARD else (await self._store.library_entry(id_)).source
+
+    async def _author(self, campaign: Campaign, session: OpenSession, source: str) -> str:
+        """Who wrote ``source``: for what came from the library unchanged, its own author."""
+        offer = chosen_offer(session)
+        if offer is not None and source == await self._source(offer):
+            return (
+                "standard"
+                if offer.standard
+                else (await self._store.library_entry(offer.entry.partition("/")[2])).author
+            )
+        return author_of(campaign.model, scripted=campaign.scripted)
 
     async def _ask(
         self,
@@ -93,7 +130,9 @@ class Session:
         round_ = step.round
         again = f", attempt {len(session.judgements) + 1}" if round_ is Round.REPAIR else ""
         await self._remark(f"level 2: {round_.value}{again}")
-        asked = messages(round_, session, observation, description, campaign.policy.repairs)
+        origin = starting_point(session)
+        start = SourceFile(origin.choice, await self._source(origin)) if origin is not None else None
+        asked = messages(round_, session, observation, description, campaign.policy.repairs, start)
         try:
             answer = await ask(self._model, round_.value, asked, step.answer_type, budget=budget_of(campaign))
         except ModelError as error:
@@ -113,8 +152,12 @@ class Session:
                 raise BudgetSpent(error.message) from None
             raise
         said = summary(round_, answer.value)
-        stored = answer.value.model_dump_json()
-        return await self._happens(campaign, events.RoundFinished(session.name, round_, answered(answer), said, stored))
+        happening: list[events.Event] = [
+            events.RoundFinished(session.name, round_, answered(answer), said, answer.value.model_dump_json())
+        ]
+        if isinstance(answer.value, Critique) and (offer := session.offer(answer.value.choice)) is not None:
+            happening.append(events.LibraryEntryChosen(session.name, offer, answer.value.reason))
+        return await self._happens(campaign, *happening)
 
     async def _install(
         self,
@@ -142,6 +185,7 @@ class Session:
                 refused = events.ResearchFinished(session.name, ResearchOutcome.REJECTED, error.message)
                 return await self._finish(campaign, refused)
         decided = (await self._inner.run(campaign.run)).decided_trials
+        origin = starting_point(session)
         message = f"{mechanism.summary or mechanism.id} Hooks: {', '.join(hook.value for hook in mechanism.hooks)}."
         return await self._finish(
             campaign,
@@ -153,6 +197,7 @@ class Session:
                 mechanism.source_sha256,
                 decided,
                 control,
+                origin.entry if origin is not None else "",
             ),
         )
 

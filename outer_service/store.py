@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outer_service import events
 from outer_service.campaign import Campaign, CampaignState
 from outer_service.fold import apply
-from outer_service.library import LibraryEntry, accepted
+from outer_service.library import LibraryEntry, installed, judged
 from outer_service.tables import SCHEMA, campaigns, library
 from service_kit.database import Database
 from service_kit.errors import AlreadyExists, NotFound
@@ -158,6 +158,14 @@ class Store:
         async with self._database.reading() as connection:
             return [(row.number, _ENTRY.validate_python(row.document)) for row in await connection.execute(query)]
 
+    async def add_to_library(self, entry: LibraryEntry) -> tuple[LibraryEntry, bool]:
+        """The entry with this source, and whether it is new: one that is known already stays as it is."""
+        async with self._database.transaction() as connection:
+            known = await _library_entry(connection, entry.id)
+            if known is None:
+                await _put(connection, entry, new=True)
+        return known or entry, known is None
+
     async def library_entry(self, entry_id: str) -> LibraryEntry:
         """Raises :class:`NotFound`."""
         async with self._database.reading() as connection:
@@ -183,17 +191,16 @@ class Store:
 
     async def _remember(self, connection: AsyncConnection, before: Campaign, event: events.Event, at: datetime) -> None:
         """What ``event`` means for the library."""
-        if isinstance(event, events.ResearchFinished) and (entry := accepted(before, event, at)) is not None:
-            if await _library_entry(connection, entry.id) is None:
-                row = {"id": entry.id, "document": _ENTRY.dump_python(entry, mode="json")}
-                await connection.execute(insert(library), row)
+        if isinstance(event, events.ResearchFinished):
+            known = await _library_entry(connection, event.source_sha256)
+            entry = installed(known, before, event, at)
+            if entry is not None:
+                await _put(connection, entry, new=known is None)
         elif isinstance(event, events.VerdictReached):
             hashes = [mechanism.source_sha256 for mechanism in before.mechanisms if mechanism.id == event.mechanism]
             for found in [await _library_entry(connection, sha256) for sha256 in hashes]:
                 if found is not None:
-                    judged = replace(found, verdicts=(*found.verdicts, event))
-                    query = update(library).where(library.c.id == found.id)
-                    await connection.execute(query.values(document=_ENTRY.dump_python(judged, mode="json")))
+                    await _put(connection, judged(found, before.name, event), new=False)
 
 
 def stream_of(campaign_id: str) -> str:
@@ -205,6 +212,14 @@ async def _library_entry(connection: AsyncConnection, entry_id: str) -> LibraryE
     query = select(library.c.document).where(library.c.id == entry_id)
     document = (await connection.execute(query)).scalar_one_or_none()
     return None if document is None else _ENTRY.validate_python(document)
+
+
+async def _put(connection: AsyncConnection, entry: LibraryEntry, *, new: bool) -> None:
+    document = _ENTRY.dump_python(entry, mode="json")
+    if new:
+        await connection.execute(insert(library), {"id": entry.id, "document": document})
+    else:
+        await connection.execute(update(library).where(library.c.id == entry.id).values(document=document))
 
 
 def _entry(stored: StoredEvent) -> Entry:

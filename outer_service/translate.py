@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from functools import singledispatch
 from typing import Any
 
@@ -10,9 +11,9 @@ from bilevel.v1 import common_pb2, trace_pb2
 from bilevel.v1 import outer_pb2 as pb
 
 from outer_service import events
-from outer_service.campaign import Campaign, Control, Policy, Round, Turn
+from outer_service.campaign import Campaign, Control, Offer, Policy, Round, Turn
+from outer_service.comparison import Comparison
 from outer_service.inner_messages import effect_to_proto, report_to_proto
-from outer_service.library import LibraryEntry
 from outer_service.store import Entry
 from service_kit.translate import duration_to_proto, timestamp_to_proto, usage_to_proto
 
@@ -37,7 +38,8 @@ def campaign_to_proto(campaign: Campaign) -> pb.Campaign:
 
 
 def policy_to_proto(policy: Policy) -> pb.CampaignPolicy:
-    controls = {Control.NONE: pb.CONTROL_UNSPECIFIED, Control.NOOP: pb.CONTROL_NOOP}
+    none = policy.control is Control.NONE
+    control = pb.CONTROL_UNSPECIFIED if none else pb.Control.Value(f"CONTROL_{policy.control.name}")
     return pb.CampaignPolicy(
         levels=[pb.Level.Value(f"LEVEL_{level.name}") for level in policy.levels],
         configuration_every=policy.configuration_every,
@@ -48,9 +50,14 @@ def policy_to_proto(policy: Policy) -> pb.CampaignPolicy:
         max_tokens=policy.max_tokens,
         max_cost_usd=policy.max_cost_usd,
         max_failures=policy.max_failures,
-        control=controls[policy.control],
+        control=control,
         max_mechanisms=policy.max_mechanisms,
         after_failures=pb.AfterFailures.Value(f"AFTER_FAILURES_{policy.after_failures.name}"),
+        library=pb.LibraryUse.Value(f"LIBRARY_USE_{policy.library.name}"),
+        reexamination_trials=policy.reexamination_trials,
+        max_cycle_time=duration_to_proto(policy.max_cycle_seconds),
+        recursion=policy.recursion,
+        procedure_probation=policy.procedure_probation,
     )
 
 
@@ -100,12 +107,52 @@ def _(event: events.AnalysisFinished) -> pb.AnalysisFinished:
         guidance=event.guidance,
         guarded=event.guarded,
         applied=event.applied,
+        revision=event.revision,
+    )
+
+
+@event_to_proto.register
+def _(event: events.ConfigurationMeasured) -> pb.ConfigurationMeasured:
+    return pb.ConfigurationMeasured(
+        decided_trials=event.decided_trials,
+        revisions=[
+            pb.RevisionEffect(
+                revision=effect.revision,
+                trials=effect.trials,
+                kept=effect.kept,
+                failed=effect.failed,
+                gain_per_trial=effect.gain_per_trial,
+                tried=effect.tried,
+            )
+            for effect in event.revisions
+        ],
+    )
+
+
+@event_to_proto.register
+def _(event: events.LibraryEntryChosen) -> pb.LibraryEntryChosen:
+    return pb.LibraryEntryChosen(session=event.session, offer=_offer(event.offer), reason=event.reason)
+
+
+@event_to_proto.register
+def _(event: events.HistoryCleared) -> pb.HistoryCleared:
+    return pb.HistoryCleared(
+        session=event.session, visible_from_trial=event.visible_from_trial, revision=event.revision
     )
 
 
 @event_to_proto.register
 def _(event: events.ResearchStarted) -> pb.ResearchStarted:
-    return pb.ResearchStarted(session=event.session, after_trial=event.after_trial)
+    advice = event.advice
+    return pb.ResearchStarted(
+        session=event.session,
+        after_trial=event.after_trial,
+        offered=map(_offer, event.offered),
+        replaces=event.replaces,
+        advice=pb.ProcedureAdvice(procedure=advice.procedure, fields=advice.fields, hypotheses=advice.hypotheses)
+        if advice is not None
+        else None,
+    )
 
 
 @event_to_proto.register
@@ -123,7 +170,13 @@ def _(event: events.MechanismJudged) -> pb.MechanismJudged:
 @event_to_proto.register
 def _(event: events.ResearchFinished) -> pb.ResearchFinished:
     outcome = pb.ResearchOutcome.Value(f"RESEARCH_OUTCOME_{event.outcome.name}")
-    return pb.ResearchFinished(session=event.session, outcome=outcome, message=event.message, mechanism=event.mechanism)
+    return pb.ResearchFinished(
+        session=event.session,
+        outcome=outcome,
+        message=event.message,
+        mechanism=event.mechanism,
+        derived_from=event.derived_from,
+    )
 
 
 @event_to_proto.register
@@ -135,7 +188,18 @@ def _(event: events.VerdictReached) -> pb.VerdictReached:
         effect=effect_to_proto(event.effect),
         gain_before=event.gain_before,
         gain_during=event.gain_during,
+        examination=event.examination,
+        trials=event.trials,
+        before_after=comparison_to_proto(event.before_after),
+        touched=comparison_to_proto(event.touched),
+        changed_decisions=event.changed_decisions,
+        decided_trials=event.decided_trials,
     )
+
+
+def comparison_to_proto(comparison: Comparison | None) -> pb.Comparison | None:
+    """None where nothing could be compared."""
+    return pb.Comparison(**asdict(comparison)) if comparison is not None else None
 
 
 def turn_to_proto(turn: Turn, round_: Round | None) -> pb.ResearchTurn:
@@ -172,18 +236,9 @@ def sessions_to_proto(entries: Iterable[Entry]) -> list[pb.ResearchSession]:
     return list(sessions.values())
 
 
-def library_entry_to_proto(entry: LibraryEntry) -> pb.LibraryEntry:
-    return pb.LibraryEntry(
-        name=entry.name,
-        summary=entry.summary,
-        source=entry.source,
-        author=entry.author,
-        session=entry.session,
-        task=entry.task,
-        create_time=timestamp_to_proto(entry.create_time),
-        verdicts=map(event_to_proto, entry.verdicts),
-    )
-
-
 def _reasons(entries: Iterable[events.FreezeReason]) -> list[trace_pb2.FreezeReason]:
     return [trace_pb2.FreezeReason(parameter=entry.parameter, reason=entry.reason) for entry in entries]
+
+
+def _offer(offer: Offer) -> pb.LibraryOffer:
+    return pb.LibraryOffer(**asdict(offer))

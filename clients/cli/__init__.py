@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clients.cli import demo, lessons, mechanisms, run, runs, security, serve
+from clients.cli import demo, lessons, library, mechanisms, run, runs, security, serve
 from clients.cli.execution import EXIT_CODES
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command(name="run", epilog=EXIT_CODES)(run.run)
 app.add_typer(runs.app)
 app.add_typer(mechanisms.app, name="mechanisms")
 app.add_typer(lessons.app, name="lessons")
+app.add_typer(library.app, name="library")
 app.add_typer(serve.app, name="serve")
 app.command(name="certs", epilog=EXIT_CODES)(security.certs)
 app.add_typer(security.tokens_app, name="tokens")

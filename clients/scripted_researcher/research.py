@@ -33,7 +33,10 @@ def explore(state: SearchState, _: Messages) -> dict[str, Any]:
 
 
 def critique(state: SearchState, messages: Messages) -> dict[str, Any]:
-    """A choice among the fitting mechanisms that were not installed before, or none."""
+    """A choice among the fitting mechanisms that were not installed before, or none.
+
+    Where the library has the fitting one and it stayed in an earlier search, that one is tried again.
+    """
     chosen = _choose(state)
     named = _answer(messages, "candidates") or []
     names = [entry["name"] for entry in named] or [one.name for one in IDEAS]
@@ -44,7 +47,12 @@ def critique(state: SearchState, messages: Messages) -> dict[str, Any]:
         reason = f"scripted: no template answers what the trace shows; installed before: {used}"
         return {"assessments": assessments, "choice": "none", "reason": reason}
     seen = {observation.failure: observation.evidence for observation in observations(state)}
-    return {"assessments": assessments, "choice": chosen.name, "reason": f"scripted: {seen[chosen.answers]}"}
+    reason = f"scripted: {seen[chosen.answers]}"
+    known_one = next((offer for offer in state.library if offer.name == chosen.name and offer.kept), None)
+    if known_one is not None:
+        reason += f"; {known_one.choice} answers it and stayed {known_one.kept} times before"
+    choice = chosen.name if known_one is None else known_one.choice
+    return {"assessments": assessments, "choice": choice, "reason": reason}
 
 
 def specify(state: SearchState, messages: Messages) -> dict[str, Any]:
@@ -110,7 +118,7 @@ def _choose(state: SearchState) -> Idea | None:
 def _chosen(state: SearchState, messages: Messages) -> Idea:
     """What the dialogue has settled on; without a dialogue, what the trace suggests."""
     for key in ("mechanism_id", "choice"):
-        one = idea(str(_answer(messages, key)))
+        one = idea(str(_answer(messages, key)).rpartition(":")[2])
         if one is not None:
             return one
     return _choose(state) or IDEAS[0]

@@ -90,6 +90,20 @@ class KnownLesson:
 
 
 @dataclass(frozen=True, slots=True)
+class Offered:
+    """A mechanism that the library offers."""
+
+    choice: str
+    """What the critique says to choose it: its collection, a colon and its name."""
+    kept: int
+    """Times that it stayed after a verdict."""
+
+    @property
+    def name(self) -> str:
+        return self.choice.partition(":")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class SearchState:
     """The search as the prompt describes it."""
 
@@ -108,6 +122,7 @@ class SearchState:
     refused: tuple[Configuration, ...]
     lessons: tuple[KnownLesson, ...]
     """The most relevant first."""
+    library: tuple[Offered, ...] = ()
 
     @classmethod
     def read(cls, messages: Sequence[Mapping[str, str]]) -> Self:
@@ -140,6 +155,7 @@ class SearchState:
             count=data.get("count", 1),
             refused=tuple(_changes(refusal["changes"]) for refusal in data.get("refused", ())),
             lessons=tuple(KnownLesson(lesson["id"], lesson["statement"]) for lesson in data.get("lessons", ())),
+            library=tuple(Offered(offer["choice"], offer["kept"]) for offer in data.get("library", ())),
         )
 
     def tried_since_incumbent(self) -> list[Configuration]:

@@ -41,7 +41,10 @@ _DRIVE = {
     ),
     "bilevel.v1.OuterLoopService": ("CreateCampaign", "CancelCampaign", "PauseCampaign", "ResumeCampaign"),
 }  # fmt: skip
-_INSTALL = {"bilevel.v1.InnerLoopService": ("CheckMechanism", "InstallMechanism")}
+_INSTALL = {
+    "bilevel.v1.InnerLoopService": ("CheckMechanism", "InstallMechanism"),
+    "bilevel.v1.OuterLoopService": ("ImportLibraryEntry",),
+}
 
 METHODS: Mapping[str, Role] = {
     f"/{service}/{method}": role

@@ -183,8 +183,8 @@ class Services:
         """The environment in which a service asks the scripted researcher."""
         return {"OPENAI_BASE_URL": f"http://{self.researcher}/v1", "BILEVEL_MODEL": "scripted-researcher"}
 
-    async def run(self, trials: int = 10, checkpoint: int = 5) -> str:
-        spec = trace_pb2.RunSpec(task="valley", max_trials=trials, seed=1, checkpoint_every=checkpoint)
+    async def run(self, trials: int = 10, checkpoint: int = 5, task: str = "valley") -> str:
+        spec = trace_pb2.RunSpec(task=task, max_trials=trials, seed=1, checkpoint_every=checkpoint)
         created = await self.inner.CreateRun(inner_pb2.CreateRunRequest(spec=spec))
         return str(created.run.name)
 
@@ -246,7 +246,8 @@ async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
         group, researcher = await process("clients.scripted_researcher", folder)
         await stack.enter_async_context(group)
         env = {"OPENAI_BASE_URL": f"http://{researcher}/v1", "BILEVEL_MODEL": "scripted-researcher"}
-        group, inner = await process("inner_service", folder, "--task", f"valley=127.0.0.1:{port}", env=env)
+        tasks = ("--task", f"valley=127.0.0.1:{port}", "--task", f"second-valley=127.0.0.1:{port}")
+        group, inner = await process("inner_service", folder, *tasks, env=env)
         await stack.enter_async_context(group)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(inner))
         yield Services(folder, researcher, inner, inner_pb2_grpc.InnerLoopServiceStub(channel))

@@ -220,7 +220,7 @@ async def test_the_library_remembers_what_was_accepted_and_judged_but_no_control
         [(_, entry)] = await store.library(10)
         assert (entry.id, entry.author, entry.task, entry.session) == ("a" * 64, "m-1", "gpt", SESSION)
         assert (entry.summary, entry.source) == ("Does things.", "class Mechanism: ...")
-        assert [verdict.verdict for verdict in entry.verdicts] == [Verdict.KEEP]
+        assert [verdict.verdict for verdict in entry.trials[0].verdicts] == [Verdict.KEEP]
         control = Policy(levels=(Level.MECHANISM,), control=Control.NOOP, mode=Mode.CONCURRENT)
         await store.create("d", events.CampaignCreated("runs/s", "gpt", control))
         session = "campaigns/d/researchSessions/1"

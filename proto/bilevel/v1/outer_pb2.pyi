@@ -82,7 +82,7 @@ class _ControlEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Control.Value
     CONTROL_NOOP: _Control.ValueType  # 1
     """Installs a mechanism that does nothing."""
     CONTROL_RESTART: _Control.ValueType  # 2
-    """Clears the history that the proposer sees."""
+    """Clears the history that the proposer sees and measures the incumbent again, as a new runner would."""
 
 class Control(_Control, metaclass=_ControlEnumTypeWrapper):
     """A control in place of real research, so that effects can be told apart."""
@@ -92,7 +92,7 @@ CONTROL_UNSPECIFIED: Control.ValueType  # 0
 CONTROL_NOOP: Control.ValueType  # 1
 """Installs a mechanism that does nothing."""
 CONTROL_RESTART: Control.ValueType  # 2
-"""Clears the history that the proposer sees."""
+"""Clears the history that the proposer sees and measures the incumbent again, as a new runner would."""
 Global___Control: _TypeAlias = Control  # noqa: Y015
 
 class _AfterFailures:
@@ -118,6 +118,30 @@ AFTER_FAILURES_GO_ON: AfterFailures.ValueType  # 1
 AFTER_FAILURES_PAUSE_RUN: AfterFailures.ValueType  # 2
 """The run is paused until someone resumes it."""
 Global___AfterFailures: _TypeAlias = AfterFailures  # noqa: Y015
+
+class _LibraryUse:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LibraryUseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LibraryUse.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIBRARY_USE_UNSPECIFIED: _LibraryUse.ValueType  # 0
+    """Not set; read as OFFERED."""
+    LIBRARY_USE_NONE: _LibraryUse.ValueType  # 1
+    """Nothing: every campaign begins without experience, as a comparison of groups needs it."""
+    LIBRARY_USE_OFFERED: _LibraryUse.ValueType  # 2
+    """Its entries and the standard mechanisms are offered to the critique beside new ideas."""
+
+class LibraryUse(_LibraryUse, metaclass=_LibraryUseEnumTypeWrapper):
+    """What level 2 may do with the library."""
+
+LIBRARY_USE_UNSPECIFIED: LibraryUse.ValueType  # 0
+"""Not set; read as OFFERED."""
+LIBRARY_USE_NONE: LibraryUse.ValueType  # 1
+"""Nothing: every campaign begins without experience, as a comparison of groups needs it."""
+LIBRARY_USE_OFFERED: LibraryUse.ValueType  # 2
+"""Its entries and the standard mechanisms are offered to the critique beside new ideas."""
+Global___LibraryUse: _TypeAlias = LibraryUse  # noqa: Y015
 
 class _CampaignState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -173,6 +197,8 @@ class _ResearchRoundEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Researc
     """Writes complete source."""
     RESEARCH_ROUND_REPAIR: _ResearchRound.ValueType  # 5
     """Mends rejected source with the gate's report."""
+    RESEARCH_ROUND_PROCEDURE: _ResearchRound.ValueType  # 6
+    """Proposes a change of the research procedure itself, or none."""
 
 class ResearchRound(_ResearchRound, metaclass=_ResearchRoundEnumTypeWrapper):
     """The rounds of a research session."""
@@ -189,6 +215,8 @@ RESEARCH_ROUND_GENERATE: ResearchRound.ValueType  # 4
 """Writes complete source."""
 RESEARCH_ROUND_REPAIR: ResearchRound.ValueType  # 5
 """Mends rejected source with the gate's report."""
+RESEARCH_ROUND_PROCEDURE: ResearchRound.ValueType  # 6
+"""Proposes a change of the research procedure itself, or none."""
 Global___ResearchRound: _TypeAlias = ResearchRound  # noqa: Y015
 
 class _ResearchOutcome:
@@ -209,6 +237,8 @@ class _ResearchOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resea
     """The model failed."""
     RESEARCH_OUTCOME_STOPPED: _ResearchOutcome.ValueType  # 5
     """Something else ended it: a spent budget, a cancellation, the end of the run, or the inner loop; the message says which."""
+    RESEARCH_OUTCOME_RESTARTED: _ResearchOutcome.ValueType  # 6
+    """The restart control cleared the history that the proposer sees."""
 
 class ResearchOutcome(_ResearchOutcome, metaclass=_ResearchOutcomeEnumTypeWrapper):
     """How a research session ended."""
@@ -225,7 +255,37 @@ RESEARCH_OUTCOME_MODEL_FAILED: ResearchOutcome.ValueType  # 4
 """The model failed."""
 RESEARCH_OUTCOME_STOPPED: ResearchOutcome.ValueType  # 5
 """Something else ended it: a spent budget, a cancellation, the end of the run, or the inner loop; the message says which."""
+RESEARCH_OUTCOME_RESTARTED: ResearchOutcome.ValueType  # 6
+"""The restart control cleared the history that the proposer sees."""
 Global___ResearchOutcome: _TypeAlias = ResearchOutcome  # noqa: Y015
+
+class _ProcedureState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProcedureStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProcedureState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROCEDURE_STATE_UNSPECIFIED: _ProcedureState.ValueType  # 0
+    """Not set; invalid."""
+    PROCEDURE_STATE_PROBATION: _ProcedureState.ValueType  # 1
+    """The next campaigns work by it."""
+    PROCEDURE_STATE_KEPT: _ProcedureState.ValueType  # 2
+    """Stays after its probation."""
+    PROCEDURE_STATE_RETIRED: _ProcedureState.ValueType  # 3
+    """Campaigns work by the default procedure again."""
+
+class ProcedureState(_ProcedureState, metaclass=_ProcedureStateEnumTypeWrapper):
+    """Where a research procedure is in its life."""
+
+PROCEDURE_STATE_UNSPECIFIED: ProcedureState.ValueType  # 0
+"""Not set; invalid."""
+PROCEDURE_STATE_PROBATION: ProcedureState.ValueType  # 1
+"""The next campaigns work by it."""
+PROCEDURE_STATE_KEPT: ProcedureState.ValueType  # 2
+"""Stays after its probation."""
+PROCEDURE_STATE_RETIRED: ProcedureState.ValueType  # 3
+"""Campaigns work by the default procedure again."""
+Global___ProcedureState: _TypeAlias = ProcedureState  # noqa: Y015
 
 class _Verdict:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -239,6 +299,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """Stays installed."""
     VERDICT_RETIRE: _Verdict.ValueType  # 2
     """Is removed."""
+    VERDICT_REPLACE: _Verdict.ValueType  # 3
+    """Is removed, and level 2 looks for another one in its place at once."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """What becomes of a mechanism after its trial period."""
@@ -249,7 +311,37 @@ VERDICT_KEEP: Verdict.ValueType  # 1
 """Stays installed."""
 VERDICT_RETIRE: Verdict.ValueType  # 2
 """Is removed."""
+VERDICT_REPLACE: Verdict.ValueType  # 3
+"""Is removed, and level 2 looks for another one in its place at once."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+class _LibraryOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LibraryOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LibraryOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIBRARY_ORIGIN_UNSPECIFIED: _LibraryOrigin.ValueType  # 0
+    """Not set; invalid."""
+    LIBRARY_ORIGIN_RESEARCHED: _LibraryOrigin.ValueType  # 1
+    """A research session wrote it."""
+    LIBRARY_ORIGIN_STANDARD: _LibraryOrigin.ValueType  # 2
+    """It ships with the system."""
+    LIBRARY_ORIGIN_IMPORTED: _LibraryOrigin.ValueType  # 3
+    """It was imported."""
+
+class LibraryOrigin(_LibraryOrigin, metaclass=_LibraryOriginEnumTypeWrapper):
+    """Where a library entry comes from."""
+
+LIBRARY_ORIGIN_UNSPECIFIED: LibraryOrigin.ValueType  # 0
+"""Not set; invalid."""
+LIBRARY_ORIGIN_RESEARCHED: LibraryOrigin.ValueType  # 1
+"""A research session wrote it."""
+LIBRARY_ORIGIN_STANDARD: LibraryOrigin.ValueType  # 2
+"""It ships with the system."""
+LIBRARY_ORIGIN_IMPORTED: LibraryOrigin.ValueType  # 3
+"""It was imported."""
+Global___LibraryOrigin: _TypeAlias = LibraryOrigin  # noqa: Y015
 
 @_typing.final
 class CampaignPolicy(_message.Message):
@@ -269,6 +361,11 @@ class CampaignPolicy(_message.Message):
     CONTROL_FIELD_NUMBER: _builtins.int
     MAX_MECHANISMS_FIELD_NUMBER: _builtins.int
     AFTER_FAILURES_FIELD_NUMBER: _builtins.int
+    LIBRARY_FIELD_NUMBER: _builtins.int
+    REEXAMINATION_TRIALS_FIELD_NUMBER: _builtins.int
+    MAX_CYCLE_TIME_FIELD_NUMBER: _builtins.int
+    RECURSION_FIELD_NUMBER: _builtins.int
+    PROCEDURE_PROBATION_FIELD_NUMBER: _builtins.int
     configuration_every: _builtins.int
     """Decided trials between two looks of level 1.5; 0 is 5."""
     mechanism_every: _builtins.int
@@ -291,9 +388,21 @@ class CampaignPolicy(_message.Message):
     """Mechanisms installed at the same time, at most; 0 is 3."""
     after_failures: Global___AfterFailures.ValueType
     """What becomes of the run when the campaign pauses after max_failures."""
+    library: Global___LibraryUse.ValueType
+    """What level 2 may do with the library."""
+    reexamination_trials: _builtins.int
+    """Trials after which a kept mechanism is examined again, and again; 0 is twice probation_trials."""
+    recursion: _builtins.bool
+    """Lets level 2 propose a change of the research procedure when the run has ended."""
+    procedure_probation: _builtins.int
+    """Campaigns after which a changed research procedure is judged; 0 is 3."""
     @_builtins.property
     def levels(self) -> _containers.RepeatedScalarFieldContainer[Global___Level.ValueType]:
         """Which levels it works on; empty supervises without acting."""
+
+    @_builtins.property
+    def max_cycle_time(self) -> _duration_pb2.Duration:
+        """Longest time that one look may take before it fails and the run goes on; absent is 1 h."""
 
     def __init__(
         self,
@@ -310,10 +419,15 @@ class CampaignPolicy(_message.Message):
         control: Global___Control.ValueType = ...,
         max_mechanisms: _builtins.int = ...,
         after_failures: Global___AfterFailures.ValueType = ...,
+        library: Global___LibraryUse.ValueType = ...,
+        reexamination_trials: _builtins.int = ...,
+        max_cycle_time: _duration_pb2.Duration | None = ...,
+        recursion: _builtins.bool = ...,
+        procedure_probation: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_repairs", b"_repairs", "repairs", b"repairs"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_repairs", b"_repairs", "max_cycle_time", b"max_cycle_time", "repairs", b"repairs"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_repairs", b"_repairs", "after_failures", b"after_failures", "configuration_every", b"configuration_every", "control", b"control", "levels", b"levels", "max_cost_usd", b"max_cost_usd", "max_failures", b"max_failures", "max_mechanisms", b"max_mechanisms", "max_tokens", b"max_tokens", "mechanism_every", b"mechanism_every", "mode", b"mode", "probation_trials", b"probation_trials", "repairs", b"repairs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_repairs", b"_repairs", "after_failures", b"after_failures", "configuration_every", b"configuration_every", "control", b"control", "levels", b"levels", "library", b"library", "max_cost_usd", b"max_cost_usd", "max_cycle_time", b"max_cycle_time", "max_failures", b"max_failures", "max_mechanisms", b"max_mechanisms", "max_tokens", b"max_tokens", "mechanism_every", b"mechanism_every", "mode", b"mode", "probation_trials", b"probation_trials", "procedure_probation", b"procedure_probation", "recursion", b"recursion", "reexamination_trials", b"reexamination_trials", "repairs", b"repairs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__repairs: _TypeAlias = _typing.Literal["repairs"]  # noqa: Y015
     _WhichOneofArgType__repairs: _TypeAlias = _typing.Literal["_repairs", b"_repairs"]  # noqa: Y015
@@ -532,6 +646,11 @@ class CampaignEvent(_message.Message):
     MECHANISM_JUDGED_FIELD_NUMBER: _builtins.int
     RESEARCH_FINISHED_FIELD_NUMBER: _builtins.int
     VERDICT_REACHED_FIELD_NUMBER: _builtins.int
+    CONFIGURATION_MEASURED_FIELD_NUMBER: _builtins.int
+    LIBRARY_ENTRY_CHOSEN_FIELD_NUMBER: _builtins.int
+    HISTORY_CLEARED_FIELD_NUMBER: _builtins.int
+    PROCEDURE_JUDGED_FIELD_NUMBER: _builtins.int
+    PROCEDURE_CHANGED_FIELD_NUMBER: _builtins.int
     campaign: _builtins.str
     """Resource name of the campaign."""
     sequence: _builtins.int
@@ -580,6 +699,26 @@ class CampaignEvent(_message.Message):
     def verdict_reached(self) -> Global___VerdictReached:
         """A mechanism's trial period ended."""
 
+    @_builtins.property
+    def configuration_measured(self) -> Global___ConfigurationMeasured:
+        """What happened under each revision of the search configuration so far."""
+
+    @_builtins.property
+    def library_entry_chosen(self) -> Global___LibraryEntryChosen:
+        """The critique chose an entry of the library or a standard mechanism: it is tried again under the same gate and probation."""
+
+    @_builtins.property
+    def history_cleared(self) -> Global___HistoryCleared:
+        """The restart control cleared the history that the proposer sees."""
+
+    @_builtins.property
+    def procedure_judged(self) -> Global___ProcedureJudged:
+        """A change of the research procedure was proposed and judged by the gate, or none was proposed."""
+
+    @_builtins.property
+    def procedure_changed(self) -> Global___ProcedureChanged:
+        """A research procedure began its probation, or was kept or retired after it."""
+
     def __init__(
         self,
         *,
@@ -596,12 +735,17 @@ class CampaignEvent(_message.Message):
         mechanism_judged: Global___MechanismJudged | None = ...,
         research_finished: Global___ResearchFinished | None = ...,
         verdict_reached: Global___VerdictReached | None = ...,
+        configuration_measured: Global___ConfigurationMeasured | None = ...,
+        library_entry_chosen: Global___LibraryEntryChosen | None = ...,
+        history_cleared: Global___HistoryCleared | None = ...,
+        procedure_judged: Global___ProcedureJudged | None = ...,
+        procedure_changed: Global___ProcedureChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis_finished", b"analysis_finished", "campaign_created", b"campaign_created", "campaign_state_changed", b"campaign_state_changed", "cycle_finished", b"cycle_finished", "cycle_started", b"cycle_started", "event", b"event", "mechanism_judged", b"mechanism_judged", "research_finished", b"research_finished", "research_started", b"research_started", "round_finished", b"round_finished", "time", b"time", "verdict_reached", b"verdict_reached"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis_finished", b"analysis_finished", "campaign_created", b"campaign_created", "campaign_state_changed", b"campaign_state_changed", "configuration_measured", b"configuration_measured", "cycle_finished", b"cycle_finished", "cycle_started", b"cycle_started", "event", b"event", "history_cleared", b"history_cleared", "library_entry_chosen", b"library_entry_chosen", "mechanism_judged", b"mechanism_judged", "procedure_changed", b"procedure_changed", "procedure_judged", b"procedure_judged", "research_finished", b"research_finished", "research_started", b"research_started", "round_finished", b"round_finished", "time", b"time", "verdict_reached", b"verdict_reached"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis_finished", b"analysis_finished", "campaign", b"campaign", "campaign_created", b"campaign_created", "campaign_state_changed", b"campaign_state_changed", "cycle_finished", b"cycle_finished", "cycle_started", b"cycle_started", "event", b"event", "mechanism_judged", b"mechanism_judged", "research_finished", b"research_finished", "research_started", b"research_started", "round_finished", b"round_finished", "sequence", b"sequence", "time", b"time", "verdict_reached", b"verdict_reached"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis_finished", b"analysis_finished", "campaign", b"campaign", "campaign_created", b"campaign_created", "campaign_state_changed", b"campaign_state_changed", "configuration_measured", b"configuration_measured", "cycle_finished", b"cycle_finished", "cycle_started", b"cycle_started", "event", b"event", "history_cleared", b"history_cleared", "library_entry_chosen", b"library_entry_chosen", "mechanism_judged", b"mechanism_judged", "procedure_changed", b"procedure_changed", "procedure_judged", b"procedure_judged", "research_finished", b"research_finished", "research_started", b"research_started", "round_finished", b"round_finished", "sequence", b"sequence", "time", b"time", "verdict_reached", b"verdict_reached"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["campaign_created", "campaign_state_changed", "cycle_started", "cycle_finished", "analysis_finished", "research_started", "round_finished", "mechanism_judged", "research_finished", "verdict_reached"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["campaign_created", "campaign_state_changed", "cycle_started", "cycle_finished", "analysis_finished", "research_started", "round_finished", "mechanism_judged", "research_finished", "verdict_reached", "configuration_measured", "library_entry_chosen", "history_cleared", "procedure_judged", "procedure_changed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -737,6 +881,7 @@ class AnalysisFinished(_message.Message):
     GUIDANCE_FIELD_NUMBER: _builtins.int
     GUARDED_FIELD_NUMBER: _builtins.int
     APPLIED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
     observation: _builtins.str
     """What was observed, in a few sentences."""
     strategy: _builtins.str
@@ -745,6 +890,8 @@ class AnalysisFinished(_message.Message):
     """The new guidance; empty when it was left."""
     applied: _builtins.bool
     """Whether the inner loop's control surface was changed."""
+    revision: _builtins.int
+    """The revision of the search configuration that it made; 0 when it was not applied."""
     @_builtins.property
     def turn(self) -> Global___ResearchTurn:
         """The call, complete."""
@@ -772,14 +919,109 @@ class AnalysisFinished(_message.Message):
         guidance: _builtins.str = ...,
         guarded: _abc.Iterable[_builtins.str] | None = ...,
         applied: _builtins.bool = ...,
+        revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["turn", b"turn"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "freeze", b"freeze", "guarded", b"guarded", "guidance", b"guidance", "observation", b"observation", "strategy", b"strategy", "turn", b"turn", "unfreeze", b"unfreeze"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied", b"applied", "freeze", b"freeze", "guarded", b"guarded", "guidance", b"guidance", "observation", b"observation", "revision", b"revision", "strategy", b"strategy", "turn", b"turn", "unfreeze", b"unfreeze"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AnalysisFinished: _TypeAlias = AnalysisFinished  # noqa: Y015
+
+@_typing.final
+class ConfigurationMeasured(_message.Message):
+    """What happened under each revision of the search configuration: counts of the trials that were proposed under it.
+    Searches get harder as they go on, so later revisions gain less even where they change nothing.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECIDED_TRIALS_FIELD_NUMBER: _builtins.int
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    decided_trials: _builtins.int
+    """Trials decided by then."""
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevisionEffect]:
+        """One entry for every revision with decided trials, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        decided_trials: _builtins.int = ...,
+        revisions: _abc.Iterable[Global___RevisionEffect] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_trials", b"decided_trials", "revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfigurationMeasured: _TypeAlias = ConfigurationMeasured  # noqa: Y015
+
+@_typing.final
+class RevisionEffect(_message.Message):
+    """What happened under one revision of the search configuration."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class TriedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    GAIN_PER_TRIAL_FIELD_NUMBER: _builtins.int
+    TRIED_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """The revision; 0 is the configuration that the run began with."""
+    trials: _builtins.int
+    """Trials decided that were proposed under it, the baseline not counted."""
+    kept: _builtins.int
+    """Those that were kept."""
+    failed: _builtins.int
+    """Those that ended without a metric."""
+    gain_per_trial: _builtins.float
+    """Gain of the best metric a trial, in the objective's unit, positive is better."""
+    @_builtins.property
+    def tried(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Parameters that the trials changed, counted once a trial."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        trials: _builtins.int = ...,
+        kept: _builtins.int = ...,
+        failed: _builtins.int = ...,
+        gain_per_trial: _builtins.float = ...,
+        tried: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "gain_per_trial", b"gain_per_trial", "kept", b"kept", "revision", b"revision", "trials", b"trials", "tried", b"tried"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevisionEffect: _TypeAlias = RevisionEffect  # noqa: Y015
 
 @_typing.final
 class ResearchStarted(_message.Message):
@@ -789,23 +1031,263 @@ class ResearchStarted(_message.Message):
 
     SESSION_FIELD_NUMBER: _builtins.int
     AFTER_TRIAL_FIELD_NUMBER: _builtins.int
+    OFFERED_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    ADVICE_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Resource name of the session."""
     after_trial: _builtins.int
     """Trials decided by then."""
+    @_builtins.property
+    def offered(self) -> _containers.RepeatedCompositeFieldContainer[Global___LibraryOffer]:
+        """What the library offers to it."""
+
+    @_builtins.property
+    def replaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Mechanisms, by id, that it is to replace."""
+
+    @_builtins.property
+    def advice(self) -> Global___ProcedureAdvice:
+        """What the research procedure decided for it; absent under the default procedure."""
+
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
         after_trial: _builtins.int = ...,
+        offered: _abc.Iterable[Global___LibraryOffer] | None = ...,
+        replaces: _abc.Iterable[_builtins.str] | None = ...,
+        advice: Global___ProcedureAdvice | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_trial", b"after_trial", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["advice", b"advice", "after_trial", b"after_trial", "offered", b"offered", "replaces", b"replaces", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResearchStarted: _TypeAlias = ResearchStarted  # noqa: Y015
+
+@_typing.final
+class LibraryOffer(_message.Message):
+    """A mechanism of the library as it is offered to a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHOICE_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    RECORD_FIELD_NUMBER: _builtins.int
+    STANDARD_FIELD_NUMBER: _builtins.int
+    JUDGED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    choice: _builtins.str
+    """What the critique says to choose it, for example library:tabu."""
+    entry: _builtins.str
+    """Resource name: libraryEntries/{entry}; standardMechanisms/{name} for a standard mechanism that was never accepted yet."""
+    summary: _builtins.str
+    """One line: what it does."""
+    record: _builtins.str
+    """Its measured effects so far, in a sentence."""
+    standard: _builtins.bool
+    """Whether it ships with the system."""
+    judged: _builtins.int
+    """Times it was tried and judged so far, imported reports not counted."""
+    kept: _builtins.int
+    """Those after which it stayed."""
+    def __init__(
+        self,
+        *,
+        choice: _builtins.str = ...,
+        entry: _builtins.str = ...,
+        summary: _builtins.str = ...,
+        record: _builtins.str = ...,
+        standard: _builtins.bool = ...,
+        judged: _builtins.int = ...,
+        kept: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "entry", b"entry", "judged", b"judged", "kept", b"kept", "record", b"record", "standard", b"standard", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LibraryOffer: _TypeAlias = LibraryOffer  # noqa: Y015
+
+@_typing.final
+class LibraryEntryChosen(_message.Message):
+    """The critique chose what the library offered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    OFFER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Resource name of the session."""
+    reason: _builtins.str
+    """Why, in a sentence."""
+    @_builtins.property
+    def offer(self) -> Global___LibraryOffer:
+        """What was offered."""
+
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        offer: Global___LibraryOffer | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["offer", b"offer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offer", b"offer", "reason", b"reason", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LibraryEntryChosen: _TypeAlias = LibraryEntryChosen  # noqa: Y015
+
+@_typing.final
+class HistoryCleared(_message.Message):
+    """The restart control cleared the history that the proposer sees."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    VISIBLE_FROM_TRIAL_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Resource name of the session."""
+    visible_from_trial: _builtins.int
+    """Number of the first trial that the proposer sees from now on: the incumbent, measured again."""
+    revision: _builtins.int
+    """The revision of the search configuration that it made."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        visible_from_trial: _builtins.int = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision", "session", b"session", "visible_from_trial", b"visible_from_trial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistoryCleared: _TypeAlias = HistoryCleared  # noqa: Y015
+
+@_typing.final
+class ProcedureAdvice(_message.Message):
+    """What the research procedure decided for a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCEDURE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    HYPOTHESES_FIELD_NUMBER: _builtins.int
+    procedure: _builtins.str
+    """SHA-256 of its source, hexadecimal."""
+    hypotheses: _builtins.int
+    """Candidates to explore; 0 leaves the choice to the model."""
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Fields to survey; empty leaves the choice to the model."""
+
+    def __init__(
+        self,
+        *,
+        procedure: _builtins.str = ...,
+        fields: _abc.Iterable[_builtins.str] | None = ...,
+        hypotheses: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "hypotheses", b"hypotheses", "procedure", b"procedure"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcedureAdvice: _TypeAlias = ProcedureAdvice  # noqa: Y015
+
+@_typing.final
+class ProcedureJudged(_message.Message):
+    """A change of the research procedure was proposed and judged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """Counts from 1."""
+    reason: _builtins.str
+    """Why it was proposed, or why nothing was."""
+    source: _builtins.str
+    """The proposed source; empty when nothing was proposed."""
+    @_builtins.property
+    def turn(self) -> Global___ResearchTurn:
+        """The call, complete."""
+
+    @_builtins.property
+    def report(self) -> _trace_pb2.GateReport:
+        """The gate's verdict, at most ACCEPTED."""
+
+    def __init__(
+        self,
+        *,
+        turn: Global___ResearchTurn | None = ...,
+        attempt: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        source: _builtins.str = ...,
+        report: _trace_pb2.GateReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report", "turn", b"turn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "reason", b"reason", "report", b"report", "source", b"source", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcedureJudged: _TypeAlias = ProcedureJudged  # noqa: Y015
+
+@_typing.final
+class ProcedureChanged(_message.Message):
+    """A research procedure began its probation, or was judged after it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCEDURE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    CAMPAIGNS_FIELD_NUMBER: _builtins.int
+    procedure: _builtins.str
+    """SHA-256 of its source, hexadecimal."""
+    state: Global___ProcedureState.ValueType
+    """Where it is now."""
+    reason: _builtins.str
+    """Why, with numbers."""
+    campaigns: _builtins.int
+    """Campaigns counted under it."""
+    @_builtins.property
+    def sessions(self) -> Global___Comparison:
+        """Research sessions whose mechanism was kept, under the procedure and under its predecessor."""
+
+    def __init__(
+        self,
+        *,
+        procedure: _builtins.str = ...,
+        state: Global___ProcedureState.ValueType = ...,
+        reason: _builtins.str = ...,
+        sessions: Global___Comparison | None = ...,
+        campaigns: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaigns", b"campaigns", "procedure", b"procedure", "reason", b"reason", "sessions", b"sessions", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcedureChanged: _TypeAlias = ProcedureChanged  # noqa: Y015
 
 @_typing.final
 class RoundFinished(_message.Message):
@@ -885,6 +1367,7 @@ class ResearchFinished(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     MECHANISM_FIELD_NUMBER: _builtins.int
+    DERIVED_FROM_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Resource name of the session."""
     outcome: Global___ResearchOutcome.ValueType
@@ -893,6 +1376,8 @@ class ResearchFinished(_message.Message):
     """Why, in a sentence."""
     mechanism: _builtins.str
     """Id of the installed mechanism."""
+    derived_from: _builtins.str
+    """Resource name of the library entry that the mechanism is or was derived from; empty for a new idea."""
     def __init__(
         self,
         *,
@@ -900,14 +1385,61 @@ class ResearchFinished(_message.Message):
         outcome: Global___ResearchOutcome.ValueType = ...,
         message: _builtins.str = ...,
         mechanism: _builtins.str = ...,
+        derived_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mechanism", b"mechanism", "message", b"message", "outcome", b"outcome", "session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["derived_from", b"derived_from", "mechanism", b"mechanism", "message", b"message", "outcome", b"outcome", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResearchFinished: _TypeAlias = ResearchFinished  # noqa: Y015
+
+@_typing.final
+class Comparison(_message.Message):
+    """Two shares of successes, compared. The interval is Newcombe's hybrid score interval at 90 %."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUCCESSES_WITH_FIELD_NUMBER: _builtins.int
+    TRIALS_WITH_FIELD_NUMBER: _builtins.int
+    SUCCESSES_WITHOUT_FIELD_NUMBER: _builtins.int
+    TRIALS_WITHOUT_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    successes_with: _builtins.int
+    """Successes with what is judged."""
+    trials_with: _builtins.int
+    """Out of so many."""
+    successes_without: _builtins.int
+    """Successes without it."""
+    trials_without: _builtins.int
+    """Out of so many."""
+    difference: _builtins.float
+    """Share with it minus share without it."""
+    low: _builtins.float
+    """Lower end of the interval of the difference."""
+    high: _builtins.float
+    """Upper end of the interval of the difference."""
+    def __init__(
+        self,
+        *,
+        successes_with: _builtins.int = ...,
+        trials_with: _builtins.int = ...,
+        successes_without: _builtins.int = ...,
+        trials_without: _builtins.int = ...,
+        difference: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference", "high", b"high", "low", b"low", "successes_with", b"successes_with", "successes_without", b"successes_without", "trials_with", b"trials_with", "trials_without", b"trials_without"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
 class VerdictReached(_message.Message):
@@ -921,6 +1453,12 @@ class VerdictReached(_message.Message):
     EFFECT_FIELD_NUMBER: _builtins.int
     GAIN_BEFORE_FIELD_NUMBER: _builtins.int
     GAIN_DURING_FIELD_NUMBER: _builtins.int
+    EXAMINATION_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
+    BEFORE_AFTER_FIELD_NUMBER: _builtins.int
+    TOUCHED_FIELD_NUMBER: _builtins.int
+    CHANGED_DECISIONS_FIELD_NUMBER: _builtins.int
+    DECIDED_TRIALS_FIELD_NUMBER: _builtins.int
     mechanism: _builtins.str
     """Id of the mechanism."""
     verdict: Global___Verdict.ValueType
@@ -931,9 +1469,27 @@ class VerdictReached(_message.Message):
     """Gain a trial in as many trials before, in the objective's unit."""
     gain_during: _builtins.float
     """Gain a trial in the trial period, in the objective's unit."""
+    examination: _builtins.int
+    """Counts from 1; later ones examine a kept mechanism again."""
+    trials: _builtins.int
+    """Trials decided in the period that is judged."""
+    changed_decisions: _builtins.int
+    """Decisions that it changed in the period."""
+    decided_trials: _builtins.int
+    """Trials decided when it was reached, the baseline not counted."""
     @_builtins.property
     def effect(self) -> _trace_pb2.MechanismEffect:
         """What it did in its trial period."""
+
+    @_builtins.property
+    def before_after(self) -> Global___Comparison:
+        """Trials that improved the best in the period, against those of probation_trials before the mechanism was installed. Searches
+        get harder as they go on, so fewer than before prove no harm.
+        """
+
+    @_builtins.property
+    def touched(self) -> Global___Comparison:
+        """Trials that improved the best among those of the period that it proposed or changed, against those that it left alone."""
 
     def __init__(
         self,
@@ -944,10 +1500,16 @@ class VerdictReached(_message.Message):
         effect: _trace_pb2.MechanismEffect | None = ...,
         gain_before: _builtins.float = ...,
         gain_during: _builtins.float = ...,
+        examination: _builtins.int = ...,
+        trials: _builtins.int = ...,
+        before_after: Global___Comparison | None = ...,
+        touched: Global___Comparison | None = ...,
+        changed_decisions: _builtins.int = ...,
+        decided_trials: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["before_after", b"before_after", "effect", b"effect", "touched", b"touched"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "gain_before", b"gain_before", "gain_during", b"gain_during", "mechanism", b"mechanism", "reason", b"reason", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_after", b"before_after", "changed_decisions", b"changed_decisions", "decided_trials", b"decided_trials", "effect", b"effect", "examination", b"examination", "gain_before", b"gain_before", "gain_during", b"gain_during", "mechanism", b"mechanism", "reason", b"reason", "touched", b"touched", "trials", b"trials", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1405,6 +1967,14 @@ class LibraryEntry(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     VERDICTS_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    DERIVED_FROM_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SCRIPTED_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    HOOKS_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: libraryEntries/{entry}; the id is the source's SHA-256."""
     summary: _builtins.str
@@ -1417,13 +1987,33 @@ class LibraryEntry(_message.Message):
     """Resource name of the research session it comes from; empty for standard mechanisms."""
     task: _builtins.str
     """Task it was written for."""
+    title: _builtins.str
+    """What people call it: the id of the first mechanism that was made of it."""
+    origin: Global___LibraryOrigin.ValueType
+    """Where it comes from."""
+    derived_from: _builtins.str
+    """Resource name of the library entry that it was derived from; empty for a new idea."""
+    model: _builtins.str
+    """Model that wrote it, as the endpoint names it; empty when none did."""
+    scripted: _builtins.bool
+    """Whether the scripted researcher wrote it. Such an entry is no evidence for the method."""
+    run: _builtins.str
+    """Resource name of the run that it was first accepted in."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first accepted."""
 
     @_builtins.property
     def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerdictReached]:
-        """Its trial periods, oldest first."""
+        """All verdicts on it, oldest first."""
+
+    @_builtins.property
+    def hooks(self) -> _containers.RepeatedScalarFieldContainer[_trace_pb2.MechanismHook.ValueType]:
+        """Hooks that it implements."""
+
+    @_builtins.property
+    def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___LibraryTrial]:
+        """Every time it was installed, oldest first."""
 
     def __init__(
         self,
@@ -1436,14 +2026,72 @@ class LibraryEntry(_message.Message):
         task: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         verdicts: _abc.Iterable[Global___VerdictReached] | None = ...,
+        title: _builtins.str = ...,
+        origin: Global___LibraryOrigin.ValueType = ...,
+        derived_from: _builtins.str = ...,
+        model: _builtins.str = ...,
+        scripted: _builtins.bool = ...,
+        run: _builtins.str = ...,
+        hooks: _abc.Iterable[_trace_pb2.MechanismHook.ValueType] | None = ...,
+        trials: _abc.Iterable[Global___LibraryTrial] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "name", b"name", "session", b"session", "source", b"source", "summary", b"summary", "task", b"task", "verdicts", b"verdicts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "derived_from", b"derived_from", "hooks", b"hooks", "model", b"model", "name", b"name", "origin", b"origin", "run", b"run", "scripted", b"scripted", "session", b"session", "source", b"source", "summary", b"summary", "task", b"task", "title", b"title", "trials", b"trials", "verdicts", b"verdicts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LibraryEntry: _TypeAlias = LibraryEntry  # noqa: Y015
+
+@_typing.final
+class LibraryTrial(_message.Message):
+    """One time that a library entry was installed, and what came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAMPAIGN_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    MECHANISM_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
+    campaign: _builtins.str
+    """Resource name of the campaign; as the file said for an imported one."""
+    run: _builtins.str
+    """Resource name of the run."""
+    task: _builtins.str
+    """Task of the run."""
+    mechanism: _builtins.str
+    """Id of the mechanism in the run."""
+    imported: _builtins.bool
+    """Whether this is what an imported file says. It was not measured here."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it was installed."""
+
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___VerdictReached]:
+        """Verdicts on it, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        campaign: _builtins.str = ...,
+        run: _builtins.str = ...,
+        task: _builtins.str = ...,
+        mechanism: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        verdicts: _abc.Iterable[Global___VerdictReached] | None = ...,
+        imported: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "imported", b"imported", "mechanism", b"mechanism", "run", b"run", "task", b"task", "time", b"time", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LibraryTrial: _TypeAlias = LibraryTrial  # noqa: Y015
 
 @_typing.final
 class ListLibraryEntriesRequest(_message.Message):
@@ -1544,3 +2192,55 @@ class GetLibraryEntryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetLibraryEntryResponse: _TypeAlias = GetLibraryEntryResponse  # noqa: Y015
+
+@_typing.final
+class ImportLibraryEntryRequest(_message.Message):
+    """Adds a mechanism from elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> Global___LibraryEntry:
+        """The entry. Only its source must be set; name, summary and hooks are read from the source. Its trials are marked as imported."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___LibraryEntry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportLibraryEntryRequest: _TypeAlias = ImportLibraryEntryRequest  # noqa: Y015
+
+@_typing.final
+class ImportLibraryEntryResponse(_message.Message):
+    """The added entry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    CREATED_FIELD_NUMBER: _builtins.int
+    created: _builtins.bool
+    """Whether it is new."""
+    @_builtins.property
+    def entry(self) -> Global___LibraryEntry:
+        """The entry; the one that was there when the library has this source already."""
+
+    def __init__(
+        self,
+        *,
+        entry: Global___LibraryEntry | None = ...,
+        created: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "entry", b"entry"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportLibraryEntryResponse: _TypeAlias = ImportLibraryEntryResponse  # noqa: Y015

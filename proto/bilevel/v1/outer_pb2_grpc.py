@@ -85,6 +85,11 @@ class OuterLoopServiceStub:
                 request_serializer=bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryRequest.SerializeToString,
                 response_deserializer=bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryResponse.FromString,
                 _registered_method=True)
+        self.ImportLibraryEntry = channel.unary_unary(
+                '/bilevel.v1.OuterLoopService/ImportLibraryEntry',
+                request_serializer=bilevel_dot_v1_dot_outer__pb2.ImportLibraryEntryRequest.SerializeToString,
+                response_deserializer=bilevel_dot_v1_dot_outer__pb2.ImportLibraryEntryResponse.FromString,
+                _registered_method=True)
 
 
 class OuterLoopServiceServicer:
@@ -161,6 +166,14 @@ class OuterLoopServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportLibraryEntry(self, request, context):
+        """Adds a mechanism from elsewhere. Its source is compiled in the sandbox and runs nowhere: it must pass the whole gate like any
+        other when a campaign tries it. Fails with FAILED_PRECONDITION and the gate's findings when it is outside the language.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OuterLoopServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +226,11 @@ def add_OuterLoopServiceServicer_to_server(servicer, server):
                     servicer.GetLibraryEntry,
                     request_deserializer=bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryRequest.FromString,
                     response_serializer=bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryResponse.SerializeToString,
+            ),
+            'ImportLibraryEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportLibraryEntry,
+                    request_deserializer=bilevel_dot_v1_dot_outer__pb2.ImportLibraryEntryRequest.FromString,
+                    response_serializer=bilevel_dot_v1_dot_outer__pb2.ImportLibraryEntryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -486,6 +504,33 @@ class OuterLoopService:
             '/bilevel.v1.OuterLoopService/GetLibraryEntry',
             bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryRequest.SerializeToString,
             bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportLibraryEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bilevel.v1.OuterLoopService/ImportLibraryEntry',
+            bilevel_dot_v1_dot_outer__pb2.ImportLibraryEntryRequest.SerializeToString,
+            bilevel_dot_v1_dot_outer__pb2.ImportLibraryEntryResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,10 @@ class OuterLoopServiceStub:
     """Every mechanism ever accepted, newest first."""
     GetLibraryEntry: _grpc.UnaryUnaryMultiCallable[_outer_pb2.GetLibraryEntryRequest, _outer_pb2.GetLibraryEntryResponse]
     """One entry of the library."""
+    ImportLibraryEntry: _grpc.UnaryUnaryMultiCallable[_outer_pb2.ImportLibraryEntryRequest, _outer_pb2.ImportLibraryEntryResponse]
+    """Adds a mechanism from elsewhere. Its source is compiled in the sandbox and runs nowhere: it must pass the whole gate like any
+    other when a campaign tries it. Fails with FAILED_PRECONDITION and the gate's findings when it is outside the language.
+    """
 
 @_typing.type_check_only
 class OuterLoopServiceAsyncStub(OuterLoopServiceStub):
@@ -79,6 +83,10 @@ class OuterLoopServiceAsyncStub(OuterLoopServiceStub):
     """Every mechanism ever accepted, newest first."""
     GetLibraryEntry: _aio.UnaryUnaryMultiCallable[_outer_pb2.GetLibraryEntryRequest, _outer_pb2.GetLibraryEntryResponse]  # type: ignore[assignment]
     """One entry of the library."""
+    ImportLibraryEntry: _aio.UnaryUnaryMultiCallable[_outer_pb2.ImportLibraryEntryRequest, _outer_pb2.ImportLibraryEntryResponse]  # type: ignore[assignment]
+    """Adds a mechanism from elsewhere. Its source is compiled in the sandbox and runs nowhere: it must pass the whole gate like any
+    other when a campaign tries it. Fails with FAILED_PRECONDITION and the gate's findings when it is outside the language.
+    """
 
 class OuterLoopServiceServicer(metaclass=_abc_1.ABCMeta):
     """Owns campaigns. It reads the inner loop only through InnerLoopService."""
@@ -162,5 +170,15 @@ class OuterLoopServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_outer_pb2.GetLibraryEntryResponse, _abc.Awaitable[_outer_pb2.GetLibraryEntryResponse]]:
         """One entry of the library."""
+
+    @_abc_1.abstractmethod
+    def ImportLibraryEntry(
+        self,
+        request: _outer_pb2.ImportLibraryEntryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_outer_pb2.ImportLibraryEntryResponse, _abc.Awaitable[_outer_pb2.ImportLibraryEntryResponse]]:
+        """Adds a mechanism from elsewhere. Its source is compiled in the sandbox and runs nowhere: it must pass the whole gate like any
+        other when a campaign tries it. Fails with FAILED_PRECONDITION and the gate's findings when it is outside the language.
+        """
 
 def add_OuterLoopServiceServicer_to_server(servicer: OuterLoopServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

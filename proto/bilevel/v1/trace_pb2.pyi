@@ -371,6 +371,34 @@ TASK_FAULT_REFUSED_PARAMETERS: TaskFault.ValueType  # 7
 """It refused a configuration that its own description and its own Validate allow; the outcome is INFEASIBLE."""
 Global___TaskFault: _TypeAlias = TaskFault  # noqa: Y015
 
+class _ConflictKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ConflictKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ConflictKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONFLICT_KIND_UNSPECIFIED: _ConflictKind.ValueType  # 0
+    """Not set; invalid."""
+    CONFLICT_KIND_VETOES: _ConflictKind.ValueType  # 1
+    """Their vetoes together leave nothing that may run."""
+    CONFLICT_KIND_VETOED_PROPOSALS: _ConflictKind.ValueType  # 2
+    """One vetoes whatever the other proposes."""
+    CONFLICT_KIND_RANKINGS: _ConflictKind.ValueType  # 3
+    """They rank candidates in opposite orders."""
+
+class ConflictKind(_ConflictKind, metaclass=_ConflictKindEnumTypeWrapper):
+    """How two mechanisms work against each other."""
+
+CONFLICT_KIND_UNSPECIFIED: ConflictKind.ValueType  # 0
+"""Not set; invalid."""
+CONFLICT_KIND_VETOES: ConflictKind.ValueType  # 1
+"""Their vetoes together leave nothing that may run."""
+CONFLICT_KIND_VETOED_PROPOSALS: ConflictKind.ValueType  # 2
+"""One vetoes whatever the other proposes."""
+CONFLICT_KIND_RANKINGS: ConflictKind.ValueType  # 3
+"""They rank candidates in opposite orders."""
+Global___ConflictKind: _TypeAlias = ConflictKind  # noqa: Y015
+
 @_typing.final
 class RunSpec(_message.Message):
     """What a run is asked to do. Fixed at creation."""
@@ -654,6 +682,7 @@ class Trial(_message.Message):
     CHANGED_BY_FIELD_NUMBER: _builtins.int
     LESSONS_FIELD_NUMBER: _builtins.int
     CITED_LESSONS_FIELD_NUMBER: _builtins.int
+    CONFIG_REVISION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: runs/{run}/trials/{trial}."""
     number: _builtins.int
@@ -678,6 +707,8 @@ class Trial(_message.Message):
     """Why it failed, was rejected, or was decided as it was."""
     incumbent_metric: _builtins.float
     """The incumbent's metric that it had to beat."""
+    config_revision: _builtins.int
+    """Revision of the search configuration under which it was proposed."""
     @_builtins.property
     def configuration(self) -> _common_pb2.Configuration:
         """Complete configuration."""
@@ -743,10 +774,11 @@ class Trial(_message.Message):
         changed_by: _abc.Iterable[_builtins.str] | None = ...,
         lessons: _abc.Iterable[_builtins.str] | None = ...,
         cited_lessons: _abc.Iterable[_builtins.str] | None = ...,
+        config_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric", "_metric", b"_metric", "changes", b"changes", "configuration", b"configuration", "create_time", b"create_time", "decide_time", b"decide_time", "elapsed", b"elapsed", "incumbent_metric", b"incumbent_metric", "metric", b"metric", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric", "_metric", b"_metric", "attempt", b"attempt", "budget_fraction", b"budget_fraction", "changed_by", b"changed_by", "changes", b"changes", "cited_lessons", b"cited_lessons", "configuration", b"configuration", "create_time", b"create_time", "decide_time", b"decide_time", "elapsed", b"elapsed", "hypothesis", b"hypothesis", "incumbent_metric", b"incumbent_metric", "lessons", b"lessons", "message", b"message", "metric", b"metric", "name", b"name", "number", b"number", "origin", b"origin", "outcome", b"outcome", "proposer", b"proposer", "side_metrics", b"side_metrics", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric", "_metric", b"_metric", "attempt", b"attempt", "budget_fraction", b"budget_fraction", "changed_by", b"changed_by", "changes", b"changes", "cited_lessons", b"cited_lessons", "config_revision", b"config_revision", "configuration", b"configuration", "create_time", b"create_time", "decide_time", b"decide_time", "elapsed", b"elapsed", "hypothesis", b"hypothesis", "incumbent_metric", b"incumbent_metric", "lessons", b"lessons", "message", b"message", "metric", b"metric", "name", b"name", "number", b"number", "origin", b"origin", "outcome", b"outcome", "proposer", b"proposer", "side_metrics", b"side_metrics", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__incumbent_metric: _TypeAlias = _typing.Literal["incumbent_metric"]  # noqa: Y015
     _WhichOneofArgType__incumbent_metric: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric"]  # noqa: Y015
@@ -769,12 +801,17 @@ class SearchConfig(_message.Message):
     STRATEGY_FIELD_NUMBER: _builtins.int
     GUIDANCE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    VISIBLE_FROM_TRIAL_FIELD_NUMBER: _builtins.int
     strategy: _builtins.str
     """How to search, in a few words, for example "explore" or "refine"."""
     guidance: _builtins.str
     """Text shown to the proposer."""
     revision: _builtins.int
     """Counts its updates; used to detect concurrent ones."""
+    visible_from_trial: _builtins.int
+    """Number of the first trial that the proposer is shown; 0 shows all. The restart control sets it; that trial is the incumbent,
+    measured again.
+    """
     @_builtins.property
     def frozen(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Parameters that proposals may not change now, beside those that the task locks."""
@@ -786,10 +823,11 @@ class SearchConfig(_message.Message):
         strategy: _builtins.str = ...,
         guidance: _builtins.str = ...,
         revision: _builtins.int = ...,
+        visible_from_trial: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["frozen", b"frozen", "guidance", b"guidance", "revision", b"revision", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frozen", b"frozen", "guidance", b"guidance", "revision", b"revision", "strategy", b"strategy", "visible_from_trial", b"visible_from_trial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1271,6 +1309,7 @@ class TraceEvent(_message.Message):
     LESSONS_CITED_FIELD_NUMBER: _builtins.int
     LESSONS_COMPARED_FIELD_NUMBER: _builtins.int
     PAUSE_REQUESTED_FIELD_NUMBER: _builtins.int
+    MECHANISMS_CONFLICTED_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Resource name of the run."""
     sequence: _builtins.int
@@ -1391,6 +1430,10 @@ class TraceEvent(_message.Message):
     def pause_requested(self) -> Global___PauseRequested:
         """Someone asked the run to pause, which it does once its current trials are decided."""
 
+    @_builtins.property
+    def mechanisms_conflicted(self) -> Global___MechanismsConflicted:
+        """Two mechanisms worked against each other, and one of them was suspended for it."""
+
     def __init__(
         self,
         *,
@@ -1425,12 +1468,13 @@ class TraceEvent(_message.Message):
         lessons_cited: Global___LessonsCited | None = ...,
         lessons_compared: Global___LessonsCompared | None = ...,
         pause_requested: Global___PauseRequested | None = ...,
+        mechanisms_conflicted: Global___MechanismsConflicted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "mechanisms_conflicted", b"mechanisms_conflicted", "model_called", b"model_called", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "model_called", b"model_called", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "mechanisms_conflicted", b"mechanisms_conflicted", "model_called", b"model_called", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed", "task_misbehaved", "task_changed", "lessons_written", "lessons_cited", "lessons_compared", "pause_requested"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed", "task_misbehaved", "task_changed", "lessons_written", "lessons_cited", "lessons_compared", "pause_requested", "mechanisms_conflicted"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -2425,3 +2469,43 @@ class PauseRequested(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PauseRequested: _TypeAlias = PauseRequested  # noqa: Y015
+
+@_typing.final
+class MechanismsConflicted(_message.Message):
+    """Two mechanisms worked against each other; the suspension of one of them follows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    MECHANISMS_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    TRIAL_FIELD_NUMBER: _builtins.int
+    kind: Global___ConflictKind.ValueType
+    """How."""
+    suspended: _builtins.str
+    """The one that is suspended: fewer kept trials for each trial since its installation, else the newer one."""
+    evidence: _builtins.str
+    """What was seen, in a sentence with numbers."""
+    trial: _builtins.int
+    """Number of the trial at which it was seen."""
+    @_builtins.property
+    def mechanisms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Installed names, the older one first."""
+
+    def __init__(
+        self,
+        *,
+        kind: Global___ConflictKind.ValueType = ...,
+        mechanisms: _abc.Iterable[_builtins.str] | None = ...,
+        suspended: _builtins.str = ...,
+        evidence: _builtins.str = ...,
+        trial: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "kind", b"kind", "mechanisms", b"mechanisms", "suspended", b"suspended", "trial", b"trial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MechanismsConflicted: _TypeAlias = MechanismsConflicted  # noqa: Y015
