@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clients.scripted_researcher import analyst, lessons, prior, research
+from clients.scripted_researcher import analyst, lessons, prior, research, writing
 from clients.scripted_researcher.state import BadRequest, SearchState
+
+_FOR_TASKS: Mapping[str, Callable[[Sequence[Mapping[str, str]]], dict[str, Any]]] = {
+    "write": writing.write,
+    "judge": writing.judge,
+}
+"""Questions of tasks, which know nothing of a search."""
 
 _ANSWERS: Mapping[str, Callable[[SearchState, Sequence[Mapping[str, str]]], dict[str, Any]]] = {
     "propose": lambda state, _: prior.propose(state),
@@ -19,12 +25,14 @@ _ANSWERS: Mapping[str, Callable[[SearchState, Sequence[Mapping[str, str]]], dict
     "repair": research.repair,
 }
 
-PURPOSES = tuple(_ANSWERS)
+PURPOSES = (*_ANSWERS, *_FOR_TASKS)
 """Values of the X-Bilevel-Purpose header that are answered."""
 
 
 def answer(purpose: str, messages: Sequence[Mapping[str, str]]) -> dict[str, Any]:
     """The answer to ``messages``, computed from nothing else. Raises :class:`BadRequest`."""
+    if purpose in _FOR_TASKS:
+        return _FOR_TASKS[purpose](messages)
     if purpose not in _ANSWERS:
         wanted = f"the header X-Bilevel-Purpose must be one of {', '.join(PURPOSES)}; got {purpose or 'none'!r}"
         raise BadRequest(wanted, "X-Bilevel-Purpose")

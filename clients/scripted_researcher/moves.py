@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from clients.scripted_researcher.sources import variants
+from clients.scripted_researcher import sentences, sources
 from service_kit.parameters import Configuration, InvalidConfiguration, Kind, Parameter, Scale, Value
 
 SMALL_FRACTION = 0.025
@@ -41,7 +41,7 @@ def moved(parameter: Parameter, value: Value, towards: Towards, size: int = 1) -
 
 def alternatives(parameter: Parameter, value: Value) -> Sequence[Value]:
     """The values of an unordered parameter: its choices, patterns over a two-letter alphabet such as ``[SL]+``, or
-    variants of the source ``value``."""
+    variants of the text or the source ``value``."""
     match parameter.kind:
         case Kind.CATEGORICAL:
             return parameter.choices
@@ -51,8 +51,10 @@ def alternatives(parameter: Parameter, value: Value) -> Sequence[Value]:
             short, long = letters[1], letters[2]
             length = len(parameter.default) if isinstance(parameter.default, str) else 4
             return [short * (length - n) + long * n for n in range(length, -1, -1)]
+        case Kind.TEXT if not parameter.pattern:
+            return sentences.variants(str(value), parameter.max_length)
         case Kind.SOURCE:
-            return variants(str(value), parameter.max_length)
+            return sources.variants(str(value), parameter.max_length)
     return ()
 
 
