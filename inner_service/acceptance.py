@@ -38,6 +38,9 @@ def greedy(run: Run, trial: Trial) -> Decision:
         kept = trial.origin is Origin.BASELINE
         return Decision(kept, "the baseline" if kept else "there is no baseline to compare it with", kept and new_best)
     gain = objective.gain(run.incumbent_metric, trial.metric)
+    if trial.origin is Origin.BASELINE:
+        # The same configuration in another measurement: a bar for what comes, never a new best.
+        return Decision(trial.measured, "the incumbent, measured again after a restart", False, gain)
     if not trial.measured:
         reason = f"measured on {trial.budget_fraction:.0%} of the budget, which cannot be compared with the incumbent"
         return Decision(False, reason, False, gain)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from inner_service.run import Run, SearchConfig
+from inner_service.run import Run, Search, SearchConfig
 from inner_service.trace import FreezeReason, SearchConfigUpdated
 from service_kit.errors import Conflict, InvalidArgument, InvalidConfiguration, Violation
 
@@ -22,16 +22,20 @@ class ConfigChange:
     strategy: str | None = None
     guidance: str | None = None
     author: str = ""
+    clear_history: bool = False
+    """Hide all trials so far from the proposer and measure the incumbent again, as a new runner would."""
     expected_revision: int = 0
     """The revision that the change is based on; 0 skips the check."""
 
 
-def updated(run: Run, change: ConfigChange) -> SearchConfigUpdated:
+def updated(search: Search, change: ConfigChange) -> SearchConfigUpdated:
     """The event that makes ``change``. Raises :class:`InvalidArgument` and :class:`Conflict`."""
-    config = run.search_config
+    run, config = search.run, search.run.search_config
     if change.expected_revision and change.expected_revision != config.revision:
         raise Conflict("search configuration", run.name)
     _check(run, change)
+    if change.clear_history and search.incumbent is None:
+        raise InvalidArgument.of("clear_history", "needs an incumbent to measure again; the run has no baseline yet")
     freeze = [reason for reason in change.freeze if reason.parameter not in config.frozen]
     unfreeze = [reason for reason in change.unfreeze if reason.parameter in config.frozen]
     thawed = {reason.parameter for reason in unfreeze}
@@ -44,6 +48,7 @@ def updated(run: Run, change: ConfigChange) -> SearchConfigUpdated:
         strategy=config.strategy if change.strategy is None else change.strategy,
         guidance=config.guidance if change.guidance is None else change.guidance,
         revision=config.revision + 1,
+        visible_from_trial=len(search.trials) if change.clear_history else config.visible_from_trial,
     )
     return SearchConfigUpdated(after, change.author, tuple(freeze), tuple(unfreeze))
 

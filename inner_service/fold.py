@@ -151,7 +151,7 @@ def _(event: trace.TrialDecided, search: Search, at: datetime) -> Search:
     run = search.run
     if trial.origin is not Origin.BASELINE:
         run = replace(run, decided_trials=run.decided_trials + 1)
-    elif event.kept:
+    elif event.kept and run.baseline_metric is None:
         run = replace(run, baseline_metric=trial.metric)
     if event.kept:
         run = replace(run, incumbent=trial.number, incumbent_metric=trial.metric, update_time=at)

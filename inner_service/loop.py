@@ -81,7 +81,7 @@ class Loop:
         async with self._turn:
             await self._catch_up()
             search = await self._search()
-            if search.incumbent is None:
+            if search.incumbent is None or search.restarting:
                 return [await self._propose_baseline()]
             return await self.proposer.propose(min(count, self._places_left(search)))
 
@@ -122,7 +122,7 @@ class Loop:
             if trial.state is not TrialState.EVALUATED:
                 raise WrongState("trial", self._name(number), trial.state.value, "accept", ("evaluated",))
             decision, changed = acceptance.greedy(search.run, trial), None
-            if trial.metric is not None and search.incumbent is not None:
+            if trial.metric is not None and search.incumbent is not None and trial.origin is not Origin.BASELINE:
                 advice = await self.mechanisms.accept(search.view(), trial.record())
                 decision, changed = acceptance.advised(decision, trial, advice)
             events: list[Event] = [changed] if changed is not None else []
@@ -198,9 +198,26 @@ class Loop:
             )  # fmt: skip
 
         def proposed(search: Search) -> list[Event]:
-            hypothesis = "the starting configuration, measured first so that every gain is relative to it"
-            trial = Trial(len(search.trials), search.start, {}, hypothesis, Origin.BASELINE)
-            return [TrialProposed(trial)]
+            number, revision = len(search.trials), search.run.search_config.revision
+            if search.incumbent is not None:
+                configuration = dict(search.incumbent.configuration)
+                hypothesis = "the incumbent, measured again: the proposer's history was cleared"
+            else:
+                configuration = search.start
+                hypothesis = "the starting configuration, measured first so that every gain is relative to it"
+            return [
+                TrialProposed(
+                    Trial(
+                        number,
+                        configuration,
+                        {},
+                        hypothesis,
+                        Origin.BASELINE,
+                        incumbent_metric=search.run.incumbent_metric,
+                        config_revision=revision,
+                    )
+                )
+            ]
 
         return (await self._commit(proposed)).trials[-1]
 

@@ -353,4 +353,5 @@ def _trial(search: Search, candidate: Candidate, number: int, fraction: float = 
         proposer=candidate.proposer,
         budget_fraction=fraction,
         incumbent_metric=search.run.incumbent_metric,
+        config_revision=search.run.search_config.revision,
     )

@@ -61,6 +61,7 @@ def change_from_proto(request: inner_pb2.UpdateSearchConfigRequest) -> ConfigCha
         strategy=request.strategy if request.HasField("strategy") else None,
         guidance=request.guidance if request.HasField("guidance") else None,
         author=request.author,
+        clear_history=request.clear_history,
         expected_revision=request.expected_revision,
     )
 

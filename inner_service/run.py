@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -77,6 +77,8 @@ class SearchConfig:
     strategy: str = ""
     guidance: str = ""
     revision: int = 0
+    visible_from_trial: int = 0
+    """Number of the first trial that the proposer is shown; 0 shows all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Trial:
     origin: Origin
     proposer: str = ""
     state: TrialState = TrialState.PROPOSED
+    config_revision: int = 0
+    """Revision of the search configuration under which it was proposed."""
     attempt: int = 0
     budget_fraction: float = 1.0
     outcome: Outcome | None = None
@@ -237,6 +241,30 @@ class Search:
     def start(self) -> Values:
         """The configuration of the baseline."""
         return self.run.task.space.apply(self.run.task.space.defaults(), self.run.spec.start)
+
+    @property
+    def restarting(self) -> bool:
+        """Whether the history was cleared and the incumbent is still to be measured again."""
+        first = self.run.search_config.visible_from_trial
+        return first > 0 and not any(trial.origin is Origin.BASELINE for trial in self.trials[first:])
+
+    @property
+    def shown(self) -> Search:
+        """What the proposer is shown: after a restart, nothing of what came before it."""
+        first = self.run.search_config.visible_from_trial
+        if not first or self.restarting:
+            return self
+        trials = self.trials[first:]
+        better = self.run.task.objective.better
+        again = next(trial for trial in trials if trial.origin is Origin.BASELINE)
+        best: Trial | None = None
+        for trial in trials:
+            if trial.metric is not None and trial.measured:
+                best = trial if best is None or best.metric is None or better(trial.metric, best.metric) else best
+        run = replace(
+            self.run, baseline_metric=again.metric, best=best.number if best is not None else self.run.incumbent
+        )
+        return replace(self, run=run)
 
     def mechanism(self, name: str) -> Mechanism | None:
         return next((mechanism for mechanism in self.mechanisms if mechanism.name == name), None)

@@ -200,7 +200,7 @@ class Runs:
 
         def changed(search: Search) -> list[Event]:
             require(search, "change the search configuration of", *_ALIVE)
-            return [updated(search.run, change)]
+            return [updated(search, change)]
 
         return (await self.store.commit(run_id, changed)).search.run.search_config
 

@@ -43,13 +43,14 @@ class Briefing:
 
 
 def search_state(search: Search, briefing: Briefing) -> dict[str, Any]:
-    """The search as JSON-ready built-in types, complete."""
+    """The search as JSON-ready built-in types, complete; after a restart, what came since."""
+    search = search.shown
     run, objective = search.run, search.run.task.objective
     active = set(run.active)
     parameters = [
         {**parameter, "active": parameter["name"] in active} for parameter in run.task.space.to_json()["parameters"]
     ]
-    shown = [t for t in search.trials if not t.state.open]
+    shown = [t for t in search.trials[run.search_config.visible_from_trial :] if not t.state.open]
     return {
         "task": run.task.name,
         "objective": {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
 from outer_service import events, library, verdict
-from outer_service.analyst import Advice, analyse, request
 from outer_service.campaign import (
     AfterFailures,
     Campaign,
@@ -22,13 +22,14 @@ from outer_service.campaign import (
     ResearchOutcome,
 )
 from outer_service.inner_client import InnerClient
-from outer_service.observed import MechanismState, Observation, ObservedMechanism, ObservedRun, RunState
+from outer_service.observed import MechanismState, Observation, ObservedMechanism, RunState
+from outer_service.reconfiguration import Reconfiguration
 from outer_service.session import MakeRoom, Session
 from outer_service.store import Store
-from outer_service.turns import UNUSABLE, BudgetSpent, budget_of, failed
+from outer_service.turns import UNUSABLE, BudgetSpent
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
-from service_kit.llm.failures import Failure, ModelError
+from service_kit.llm.failures import ModelError
 
 LIBRARY_READ = 500
 """Newest entries of the library among which a session's offers are chosen."""
@@ -88,8 +89,10 @@ class Cycles:
                 log.info("the run cannot be paused", run=campaign.run, reason=error.message)
 
     async def judge_at_the_end(self, campaign: Campaign) -> None:
-        """Verdicts on mechanisms whose probation ended with the run; nothing can be removed any more."""
+        """What the last revision did, and verdicts on mechanisms whose period ended with the run; none is removed."""
         observation = await self._inner.patiently(lambda: self._inner.observe(campaign.run))
+        if Level.CONFIGURATION in campaign.acted:
+            await self._reconfiguration(campaign).measure(campaign, observation)
         for installed, mechanism in _paired(campaign, observation.mechanisms):
             if verdict.due(installed, mechanism, observation.run.decided_trials, campaign.policy):
                 reached = verdict.judge(installed, mechanism, observation, campaign.policy)
@@ -98,12 +101,15 @@ class Cycles:
     async def _work(self, campaign: Campaign) -> _Ended:
         """Everything that the cycle has to do."""
         try:
-            observation = await self._inner.observe(campaign.run)
-            if not observation.run.state.steerable:
-                return _Ended(f"the run is {observation.run.state.value}", counted=False)
-            return _Ended(await self._levels(campaign, observation))
+            async with asyncio.timeout(campaign.policy.max_cycle_seconds):
+                observation = await self._inner.observe(campaign.run)
+                if not observation.run.state.steerable:
+                    return _Ended(f"the run is {observation.run.state.value}", counted=False)
+                return _Ended(await self._levels(campaign, observation))
         except BudgetSpent as error:
             return _Ended(spent=error.reason)
+        except TimeoutError:
+            return _Ended(f"it took longer than policy.max_cycle_time, {campaign.policy.max_cycle_seconds:g} s")
         except RemoteError as error:
             run = await self._inner.patiently(lambda: self._inner.run(campaign.run))
             return _Ended(f"the inner loop said: {error.message}", counted=run.state.steerable)
@@ -122,7 +128,9 @@ class Cycles:
             campaign = await self._store.campaign(campaign.id)
             try:
                 if level is Level.CONFIGURATION:
-                    await self._configure(campaign, observation)
+                    configuration = self._reconfiguration(campaign)
+                    await configuration.measure(campaign, observation)
+                    await configuration.configure(campaign, observation)
                 else:
                     await self._research(campaign, await self._inner.observe(campaign.run))
             except ModelError as error:
@@ -151,51 +159,8 @@ class Cycles:
         await self._happens(campaign.id, reached)
         await self._remark(campaign, f"verdict on {mechanism.id}: {reached.verdict.value}. {reached.reason}")
 
-    async def _configure(self, campaign: Campaign, observation: Observation) -> None:
-        if campaign.budget_spent:
-            raise BudgetSpent(campaign.budget_spent)
-        await self._remark(campaign, f"level 1.5: reads the trace after {observation.run.decided_trials} trials")
-        messages = request(observation, campaign.policy.configuration_every)
-        try:
-            advice = await analyse(self._model, observation, messages, budget_of(campaign))
-        except ModelError as error:
-            await self._happens(campaign.id, events.AnalysisFinished(failed(error, messages, self._model)))
-            if error.kind is Failure.BUDGET_SPENT:
-                raise BudgetSpent(error.message) from None
-            raise
-        left, run = advice.guarded, observation.run
-        changes = bool(left.freeze or left.unfreeze) or _differs(run, left.strategy, left.guidance)
-        finished = events.AnalysisFinished(
-            advice.turn,
-            advice.observation,
-            left.freeze,
-            left.unfreeze,
-            left.strategy,
-            left.guidance,
-            left.refused,
-            applied=False,
-        )
-        if changes:
-            try:
-                await self._apply(campaign, advice, run)
-            except RemoteError:
-                await self._happens(campaign.id, finished)  # the answer is kept, though it came to nothing
-                raise
-        await self._happens(campaign.id, replace(finished, applied=changes))
-        frozen = ", ".join(entry.parameter for entry in left.freeze) or "nothing"
-        await self._remark(campaign, f"level 1.5: froze {frozen}; strategy: {left.strategy or run.config.strategy}")
-
-    async def _apply(self, campaign: Campaign, advice: Advice, run: ObservedRun) -> None:
-        left = advice.guarded
-        await self._inner.update_config(
-            campaign.run,
-            freeze=left.freeze,
-            unfreeze=left.unfreeze,
-            strategy=left.strategy or None,
-            guidance=left.guidance or None,
-            author=f"level 1.5 ({advice.turn.model})",
-            expected_revision=run.config.revision,
-        )
+    def _reconfiguration(self, campaign: Campaign) -> Reconfiguration:
+        return Reconfiguration(self._store, self._inner, self._model, lambda text: self._remark(campaign, text))
 
     async def _research(self, campaign: Campaign, observation: Observation) -> None:
         session = Session(self._store, self._inner, self._model, lambda text: self._remark(campaign, text))
@@ -211,6 +176,8 @@ class Cycles:
         make_room = self._room(campaign, observation)
         if campaign.policy.control is Control.NOOP:
             finished = await session.control(campaign, observation, make_room)
+        elif campaign.policy.control is Control.RESTART:
+            finished = await session.restart(campaign, observation)
         else:
             finished = await session.research(campaign, observation, make_room)
         outcome = finished.outcome
@@ -262,11 +229,6 @@ def _to_do(campaign: Campaign) -> tuple[Level, ...]:
     replaces = campaign.replacing and Level.MECHANISM in campaign.policy.levels
     due = (*cycle.levels, Level.MECHANISM) if replaces and Level.MECHANISM not in cycle.levels else cycle.levels
     return tuple(level for level in due if level not in cycle.done)
-
-
-def _differs(run: ObservedRun, strategy: str, guidance: str) -> bool:
-    """Whether a text is to be changed; an empty one leaves what there is."""
-    return bool((strategy and strategy != run.config.strategy) or (guidance and guidance != run.config.guidance))
 
 
 def _paired(campaign: Campaign, mechanisms: Sequence[ObservedMechanism]) -> list[tuple[Installed, ObservedMechanism]]:

@@ -12,6 +12,7 @@ from bilevel.v1 import inner_pb2, inner_pb2_grpc, trace_pb2
 
 from outer_service.events import FreezeReason
 from outer_service.inner_messages import (
+    config_from_proto,
     mechanism_from_proto,
     report_from_proto,
     revisions_from_proto,
@@ -25,6 +26,7 @@ from outer_service.observed import (
     Observation,
     ObservedMechanism,
     ObservedRun,
+    SearchConfig,
     SearchDescription,
     TraceMoment,
 )
@@ -107,14 +109,15 @@ class InnerClient:
         self,
         name: str,
         *,
-        freeze: Sequence[FreezeReason],
-        unfreeze: Sequence[FreezeReason],
-        strategy: str | None,
-        guidance: str | None,
+        freeze: Sequence[FreezeReason] = (),
+        unfreeze: Sequence[FreezeReason] = (),
+        strategy: str | None = None,
+        guidance: str | None = None,
         author: str,
         expected_revision: int,
-    ) -> None:
-        """Change the control surface; None leaves a text as it is."""
+        clear_history: bool = False,
+    ) -> SearchConfig:
+        """Change the control surface; None leaves a text as it is. Returns the new one."""
         request = inner_pb2.UpdateSearchConfigRequest(
             run=name,
             freeze=[trace_pb2.FreezeReason(parameter=f.parameter, reason=f.reason) for f in freeze],
@@ -123,8 +126,10 @@ class InnerClient:
             guidance=guidance,
             author=author,
             expected_revision=expected_revision,
+            clear_history=clear_history,
         )
-        await self._call(self._stub.UpdateSearchConfig(request, timeout=ANSWER_SECONDS))
+        response = await self._call(self._stub.UpdateSearchConfig(request, timeout=ANSWER_SECONDS))
+        return config_from_proto(response.search_config)
 
     async def check(self, name: str, source: str) -> GateReport:
         """The gate's verdict on ``source`` against the run's recorded trace."""

@@ -40,7 +40,6 @@ _E = TypeVar("_E", bound=enum.StrEnum)
 
 def run_from_proto(message: trace_pb2.Run) -> ObservedRun:
     """The head of a run."""
-    config = message.search_config
     return ObservedRun(
         name=message.name,
         configured_task=message.spec.task,
@@ -50,13 +49,18 @@ def run_from_proto(message: trace_pb2.Run) -> ObservedRun:
         checkpoint_every=message.spec.checkpoint_every,
         decided_trials=message.decided_trials,
         task=_task(message.task),
-        config=SearchConfig(
-            tuple(config.frozen), config.strategy, config.guidance, config.revision, config.visible_from_trial
-        ),
+        config=config_from_proto(message.search_config),
         incumbent=_number(message.incumbent_trial),
         best=_number(message.best_trial),
         baseline_metric=message.baseline_metric if message.HasField("baseline_metric") else None,
         last_sequence=message.last_sequence,
+    )
+
+
+def config_from_proto(message: trace_pb2.SearchConfig) -> SearchConfig:
+    """The control surface."""
+    return SearchConfig(
+        tuple(message.frozen), message.strategy, message.guidance, message.revision, message.visible_from_trial
     )
 
 

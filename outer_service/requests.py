@@ -72,8 +72,6 @@ def policy_from_proto(message: pb.CampaignPolicy, *, priced: bool) -> Policy:
     if message.mode not in _MODES:
         said = f"must be CAMPAIGN_MODE_SYNCHRONOUS or CAMPAIGN_MODE_CONCURRENT; got {message.mode}"
         wrong.append(Violation("policy.mode", said))
-    if message.control == pb.CONTROL_RESTART:
-        wrong.append(Violation("policy.control", "CONTROL_RESTART is not offered yet; use CONTROL_NOOP or none"))
     if message.control not in _CONTROLS:
         said = f"must be CONTROL_NOOP, CONTROL_RESTART or none; got {message.control}"
         wrong.append(Violation("policy.control", said))

@@ -92,6 +92,22 @@ class Session:
             campaign, session, "noop-control", CONTROL_SOURCE, "control", make_room, control=True
         )
 
+    async def restart(self, campaign: Campaign, observation: Observation) -> events.ResearchFinished:
+        """In place of research: let the proposer begin again, without the history, from the incumbent."""
+        session, run = campaign.session, observation.run
+        assert session is not None
+        config = run.config
+        newest = max((trial.number for trial in observation.trials), default=0)
+        if config.visible_from_trial <= newest:  # else an interruption came between the two
+            config = await self._inner.update_config(
+                campaign.run, author="restart control", expected_revision=config.revision, clear_history=True
+            )
+        cleared = events.HistoryCleared(session.name, config.visible_from_trial, config.revision)
+        message = f"control: the proposer's history begins with trial {config.visible_from_trial}, the incumbent again"
+        finished = events.ResearchFinished(session.name, ResearchOutcome.RESTARTED, message)
+        await self._happens(campaign, cleared, finished)
+        return finished
+
     async def _judge(self, campaign: Campaign, session: OpenSession, source: str) -> Campaign:
         """Show a source to the gate."""
         attempt = len(session.judgements) + 1

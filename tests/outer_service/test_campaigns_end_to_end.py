@@ -1,6 +1,8 @@
 """Campaigns over real sockets: a real inner service, the real scripted researcher, and an outer service each."""
 
 import asyncio
+import json
+import re
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +10,13 @@ from typing import Any
 import pytest
 from bilevel.v1 import outer_pb2 as pb
 from bilevel.v1 import trace_pb2
+from google.protobuf import duration_pb2
+
+from clients.waiting import Waiting
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+FENCED = re.compile(r"```json search-state\n(.*?)\n```", re.DOTALL)
 BOTH = [pb.LEVEL_CONFIGURATION, pb.LEVEL_MECHANISM]
 
 
@@ -31,12 +37,12 @@ async def test_a_bilevel_run_gets_a_mechanism_that_changes_its_course(services: 
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert kinds(events) == [
         "campaign_created",
-        *("cycle_started", "analysis_finished", "cycle_finished"),
-        *("cycle_started", "analysis_finished", "research_started"),
+        *("cycle_started", "configuration_measured", "analysis_finished", "cycle_finished"),
+        *("cycle_started", "configuration_measured", "analysis_finished", "research_started"),
         *["round_finished"] * 4,
         *("mechanism_judged", "research_finished", "cycle_finished"),
-        *("cycle_started", "analysis_finished", "cycle_finished"),
-        *("verdict_reached", "campaign_state_changed"),
+        *("cycle_started", "configuration_measured", "analysis_finished", "cycle_finished"),
+        *("configuration_measured", "verdict_reached", "campaign_state_changed"),
     ]
     assert not [cycle.error for cycle in of_kind(events, "cycle_finished") if cycle.error]
     assert ended.best_metric == pytest.approx(2.0)
@@ -47,6 +53,14 @@ async def test_a_bilevel_run_gets_a_mechanism_that_changes_its_course(services: 
     assert second.applied
     assert "WEIGHT_DECAY" in ended.search_config.frozen
 
+    measured = of_kind(events, "configuration_measured")
+    made = [analysis.revision for analysis in of_kind(events, "analysis_finished") if analysis.applied]
+    assert [effect.revision for effect in measured[-1].revisions] == [0, *made]
+    assert [effect.trials for effect in measured[-1].revisions] == [5] * 4
+    assert measured[0].revisions == measured[-1].revisions[:1]
+    assert all("WEIGHT_DECAY" not in effect.tried for effect in measured[-1].revisions[2:])
+    trials = [e.trial_proposed.trial for e in await services.trace(run) if e.WhichOneof("event") == "trial_proposed"]
+    assert {trial.config_revision for trial in trials} == {0, *made}
     [mechanism] = await services.mechanisms(run)
     assert mechanism.author == "scripted researcher"
     assert mechanism.effect.changed_decisions >= 2
@@ -154,6 +168,86 @@ async def test_the_noop_control_installs_what_changes_nothing(services: Any, scr
     [mechanism] = await services.mechanisms(run)
     assert (mechanism.author, mechanism.effect.changed_decisions) == ("control", 0)
     assert mechanism.state == trace_pb2.MECHANISM_STATE_ACTIVE
+
+
+async def test_the_restart_control_clears_what_the_model_sees_and_measures_the_incumbent_again(
+    services: Any, scripted_outer: Any
+) -> None:
+    run = await services.run(trials=20)
+    campaign = await scripted_outer.campaign(run, levels=[pb.LEVEL_MECHANISM], control=pb.CONTROL_RESTART)
+    await services.start(run)
+    events = await scripted_outer.events(campaign.name)
+    [cleared] = of_kind(events, "history_cleared")
+    [finished] = of_kind(events, "research_finished")
+    assert finished.outcome == pb.RESEARCH_OUTCOME_RESTARTED
+    assert not of_kind(events, "round_finished")
+    trace = await services.trace(run)
+    [updated] = of_kind(trace, "search_config_updated")
+    assert updated.author == "restart control"
+    first = updated.search_config.visible_from_trial
+    assert (first, updated.search_config.revision) == (cleared.visible_from_trial, cleared.revision)
+    proposed = {p.trial.number: p.trial for p in of_kind(trace, "trial_proposed")}
+    again = proposed[first]
+    assert (again.origin, dict(again.changes.values)) == (trace_pb2.TRIAL_ORIGIN_BASELINE, {})
+    kept_before = max(d.number for d in of_kind(trace, "trial_decided") if d.kept and d.number < first)
+    assert again.configuration == proposed[kept_before].configuration
+    [decided] = [d for d in of_kind(trace, "trial_decided") if d.number == first]
+    assert (decided.kept, decided.new_best) == (True, False)
+    ended = await services.get(run)
+    assert ended.decided_trials == 20
+    assert len(of_kind(trace, "trial_evaluated")) == 22
+    assert ended.baseline_metric == of_kind(trace, "trial_evaluated")[0].result.metric
+    at = next(e.sequence for e in trace if e.WhichOneof("event") == "search_config_updated")
+    calls = [e.model_called for e in trace if e.WhichOneof("event") == "model_called" and e.sequence > at]
+    states = [json.loads(FENCED.search(call.prompt[-1].content)[1]) for call in calls]
+    assert all(trial["number"] >= first for state in states for trial in state["trials"])
+    assert states[0]["incumbent"]["number"] == states[0]["best"]["number"] == first
+    assert [trial["origin"] for trial in states[0]["trials"]] == ["baseline"]
+
+
+async def test_a_cycle_that_takes_too_long_fails_and_the_run_goes_on(
+    services: Any, outer: Any, model_endpoint: Any
+) -> None:
+    model_endpoint.hold["analyse"] = asyncio.Event()
+    run = await services.run(trials=11)
+    policy = {"max_cycle_time": duration_pb2.Duration(seconds=1), "max_failures": 2}
+    campaign = await outer.campaign(run, levels=[pb.LEVEL_CONFIGURATION], **policy)
+    await services.start(run)
+    events = await outer.events(campaign.name)
+    model_endpoint.hold.pop("analyse").set()
+    errors = [cycle.error for cycle in of_kind(events, "cycle_finished")]
+    assert errors == ["it took longer than policy.max_cycle_time, 1 s"] * 2
+    assert (await services.get(run)).decided_trials == 11
+    paused = of_kind(events, "campaign_state_changed")[0]
+    assert paused.to_state == pb.CAMPAIGN_STATE_PAUSED
+    assert paused.reason.startswith("2 failed cycles in a row")
+
+
+async def test_a_concurrent_run_never_waits_for_a_slow_model_and_a_synchronous_one_does(
+    services: Any, outer: Any, model_endpoint: Any
+) -> None:
+    model_endpoint.answers = {"analyse": [{"observation": "nothing"}]}
+    shares = {}
+    for mode, checkpoint in ((pb.CAMPAIGN_MODE_SYNCHRONOUS, 5), (pb.CAMPAIGN_MODE_CONCURRENT, 0)):
+        model_endpoint.hold["analyse"] = held = asyncio.Event()
+        run = await services.run(trials=9, checkpoint=checkpoint)
+        campaign = await outer.campaign(run, levels=[pb.LEVEL_CONFIGURATION], mode=mode)
+        await services.start(run)
+        if mode == pb.CAMPAIGN_MODE_CONCURRENT:
+            assert (await services.ended(run)).decided_trials == 9  # while the model still thinks
+        else:
+            await outer.events(campaign.name, lambda event: event.WhichOneof("event") == "cycle_started")
+            assert (await services.get(run)).state == trace_pb2.RUN_STATE_PAUSED
+        held.set()
+        await services.ended(run)
+        await outer.events(campaign.name)
+        shares[mode] = Waiting.of(await services.trace(run))
+    del model_endpoint.hold["analyse"]
+    synchronous, concurrent = shares[pb.CAMPAIGN_MODE_SYNCHRONOUS], shares[pb.CAMPAIGN_MODE_CONCURRENT]
+    assert concurrent.paused == 0
+    assert 0 < synchronous.paused < synchronous.wall
+    assert 0 < concurrent.share < 1
+    assert synchronous.share >= synchronous.paused / synchronous.wall
 
 
 async def test_a_paused_campaign_waves_the_run_through_its_checkpoints(services: Any, scripted_outer: Any) -> None:
