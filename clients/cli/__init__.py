@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clients.cli import demo, lessons, library, mechanisms, run, runs, security, serve
+from clients.cli import conform, demo, lessons, library, mechanisms, run, runs, security, serve
 from clients.cli.execution import EXIT_CODES
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app.add_typer(runs.app)
 app.add_typer(mechanisms.app, name="mechanisms")
 app.add_typer(lessons.app, name="lessons")
 app.add_typer(library.app, name="library")
+app.add_typer(conform.app, name="conform")
 app.add_typer(serve.app, name="serve")
 app.command(name="certs", epilog=EXIT_CODES)(security.certs)
 app.add_typer(security.tokens_app, name="tokens")
