@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clients.cli import conform, demo, lessons, library, mechanisms, run, runs, security, serve
+from clients.cli import ablate, conform, demo, lessons, library, mechanisms, run, runs, security, serve
 from clients.cli.execution import EXIT_CODES
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command(name="demo", epilog=EXIT_CODES)(demo.demo)
 app.command(name="run", epilog=EXIT_CODES)(run.run)
+app.command(name="ablate", epilog=EXIT_CODES)(ablate.ablate)
 app.add_typer(runs.app)
 app.add_typer(mechanisms.app, name="mechanisms")
 app.add_typer(lessons.app, name="lessons")

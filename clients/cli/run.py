@@ -102,12 +102,7 @@ def stack_settings(plan: SearchPlan, tasks: list[str], budget: str, out: Path | 
     from clients.local_stack import StackSettings
     from service_kit.errors import InvalidArgument
 
-    served: dict[str, str] = {}
-    for text in tasks:
-        name, equals, address = text.partition("=")
-        if not (name and equals and address):
-            raise InvalidArgument.of("--serve-task", f"must be NAME=HOST:PORT; got {text!r}")
-        served[name] = address
+    served = served_tasks(tasks)
     if plan.task not in {"gpt", *served} and ":" not in plan.task:
         raise InvalidArgument.of(
             "--task",
@@ -116,6 +111,19 @@ def stack_settings(plan: SearchPlan, tasks: list[str], budget: str, out: Path | 
     folder = out or Path("bilevel-results") / f"run-{datetime.now():%Y%m%d-%H%M%S}"
     trainer = ["--budget", budget] if plan.task == "gpt" and "gpt" not in served else None
     return StackSettings(folder, served, trainer, outer=bool(plan.levels))
+
+
+def served_tasks(tasks: list[str]) -> dict[str, str]:
+    """Addresses by name from what --serve-task was given. Raises InvalidArgument."""
+    from service_kit.errors import InvalidArgument
+
+    served: dict[str, str] = {}
+    for text in tasks:
+        name, equals, address = text.partition("=")
+        if not (name and equals and address):
+            raise InvalidArgument.of("--serve-task", f"must be NAME=HOST:PORT; got {text!r}")
+        served[name] = address
+    return served
 
 
 async def _run_local(plan: SearchPlan, settings: list[str], stack_settings: StackSettings, json: bool) -> None:
