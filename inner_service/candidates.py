@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inner_service.run import Search
 from mechanisms.interface import Candidate, Origin
-from service_kit.parameters import InvalidConfiguration, Scalar, Value, Violation, configuration_from_json
+from service_kit.parameters import (
+    InvalidConfiguration,
+    Kind,
+    ParameterSpace,
+    Scalar,
+    Value,
+    Violation,
+    configuration_from_json,
+    parse_value,
+    value_to_json,
+)
 
 MAX_HYPOTHESIS = 1000
 """Longer hypotheses are cut, in characters."""
+
+
+def _listed(changes: object) -> object:
+    """Values by name as the list that is asked for: models like to write it so."""
+    if isinstance(changes, dict) and not {"parameter", "value"} <= changes.keys():
+        return [{"parameter": name, "value": value} for name, value in changes.items()]
+    return changes
 
 
 class ProposedChange(BaseModel):
@@ -29,12 +46,24 @@ class ProposedCandidate(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    changes: list[ProposedChange] = Field(min_length=1, description="what differs from the incumbent")
+    changes: Annotated[list[ProposedChange], BeforeValidator(_listed)] = Field(
+        min_length=1, description="what differs from the incumbent"
+    )
     hypothesis: str = Field(description="one sentence: what the change should do, and why")
 
-    def values(self) -> dict[str, Value]:
-        """The changes as they were asked for, unchecked."""
-        return configuration_from_json({change.parameter: change.value for change in self.changes})
+    def values(self, space: ParameterSpace) -> dict[str, Value]:
+        """The changes as they were asked for, unchecked; numbers that were written as texts are numbers."""
+        return configuration_from_json({c.parameter: _meant(space, c.parameter, c.value) for c in self.changes})
+
+
+def _meant(space: ParameterSpace, name: str, value: Any) -> Any:
+    """``"0.04"`` for a number is 0.04; what is not understood is left for the check that names the allowed range."""
+    if not isinstance(value, str) or name not in space or space[name].kind in (Kind.TEXT, Kind.SOURCE):
+        return value
+    try:
+        return value_to_json(parse_value(space[name], value))
+    except InvalidConfiguration:
+        return value
 
 
 class Proposal(BaseModel):

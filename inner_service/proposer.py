@@ -166,7 +166,9 @@ class Proposer:
             return None
         proposed = answer.value.candidates[0]
         try:
-            return typed(round_.search, proposed.values(), proposed.hypothesis, Origin.MODEL)
+            return typed(
+                round_.search, proposed.values(round_.search.run.task.space), proposed.hypothesis, Origin.MODEL
+            )
         except InvalidConfiguration:
             return None
 
@@ -200,7 +202,7 @@ class Proposer:
 
     async def _take(self, round_: _Round, proposed: ProposedCandidate) -> None:
         """Type one candidate of the model and consider it; what cannot be typed is recorded and shown to the model."""
-        values = proposed.values()
+        values = proposed.values(round_.search.run.task.space)
         try:
             candidate = typed(round_.search, values, proposed.hypothesis, Origin.MODEL)
         except InvalidConfiguration as error:

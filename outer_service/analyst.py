@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mechanisms.interface import TrialRecord
 from outer_service import guard
 from outer_service.answers import Analysis, ParameterReason
 from outer_service.campaign import Turn
 from outer_service.digest import prompt
 from outer_service.events import FreezeReason
 from outer_service.guard import Guarded, guarded
-from outer_service.observed import Observation
+from outer_service.observed import Observation, ObservedRun
 from outer_service.turns import answered
 from service_kit.llm.budget import Budget
 from service_kit.llm.client import LanguageModel
@@ -47,16 +49,13 @@ async def analyse(
 ) -> Advice:
     """Ask, and guard the answer. Raises :class:`ModelError`."""
     answer = await ask(model, PURPOSE, messages, Analysis, budget=budget)
-    value = answer.value
-    checked = guarded(
-        observation.run,
-        observation.trials,
-        _reasons(value.freeze),
-        _reasons(value.unfreeze),
-        value.strategy,
-        value.guidance,
-    )
-    return Advice(answered(answer), value.observation, checked)
+    checked = advised(answer.value, observation.run, observation.trials)
+    return Advice(answered(answer), answer.value.observation, checked)
+
+
+def advised(value: Analysis, run: ObservedRun, trials: Sequence[TrialRecord]) -> Guarded:
+    """What the guard rails leave of an analysis."""
+    return guarded(run, trials, _reasons(value.freeze), _reasons(value.unfreeze), value.strategy, value.guidance)
 
 
 def _reasons(entries: list[ParameterReason]) -> list[FreezeReason]:

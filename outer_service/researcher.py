@@ -7,14 +7,14 @@ session that was interrupted goes on after its last stored round.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import TypeAlias
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel
 
-from outer_service.answers import NONE, Critique, Exploration, Generation, Specification
-from outer_service.campaign import CompletedRound, Offer, OpenSession, ResearchOutcome, Round
+from outer_service.answers import NONE, Critique, Exploration, Generation, Specification, critique_of
+from outer_service.campaign import Offer, OpenSession, ResearchOutcome, Round
 from outer_service.digest import prompt
 from outer_service.observed import Observation, SearchDescription, SourceFile
 from service_kit.llm.failures import Message
@@ -77,7 +77,9 @@ def next_step(session: OpenSession, repairs: int) -> Step:
     last = session.rounds[-1]
     match last.round:
         case Round.EXPLORE:
-            return Ask(Round.CRITIQUE, critique_of(last, session.offered))
+            ideas = Exploration.model_validate_json(last.answer).candidates
+            choices = [idea.name for idea in ideas] + [offer.choice for offer in session.offered]
+            return Ask(Round.CRITIQUE, critique_of(choices))
         case Round.CRITIQUE:
             critique = Critique.model_validate_json(last.answer)
             if critique.choice == NONE:
@@ -99,7 +101,7 @@ def _judged(session: OpenSession, repairs: int, wanted_id: str) -> Step:
     """What follows the gate's newest report."""
     judged = session.judgements[-1]
     if judged.report.accepted:
-        return Install(wanted_id, judged.source)
+        return Install(wanted_id.strip() or _specified(session), judged.source)
     if len(session.judgements) <= repairs:
         return Ask(Round.REPAIR, Generation)
     attempts = len(session.judgements)
@@ -129,12 +131,12 @@ def starting_point(session: OpenSession) -> Offer | None:
     return session.offer(chosen.derived_from) if chosen is not None else None
 
 
-def critique_of(exploration: CompletedRound, offered: Sequence[Offer] = ()) -> type[BaseModel]:
-    """The critique's schema: the choice is an explored candidate, something from the library or none, nothing else."""
-    names = [idea.name for idea in Exploration.model_validate_json(exploration.answer).candidates]
-    allowed = (*names, *(offer.choice for offer in offered), NONE)
-    choice: Any = (Literal[allowed], Field(description="The name of one candidate, or none."))
-    return create_model("Critique", __base__=Critique, choice=choice)
+def _specified(session: OpenSession) -> str:
+    """Name of the mechanism that the session writes: the specified one's, or that of what the library offered."""
+    if (offer := chosen_offer(session)) is not None:
+        return offer.title
+    answers = [completed.answer for completed in session.rounds if completed.round is Round.SPECIFY]
+    return Specification.model_validate_json(answers[-1]).name
 
 
 def messages(

@@ -104,6 +104,11 @@ def test_an_accepted_source_is_installed() -> None:
     assert next_step(repaired, 2) == Install("Tabu Search!", SOURCE)
 
 
+def test_a_module_without_an_id_takes_the_name_of_its_specification() -> None:
+    nameless = (*DIALOGUE[:3], (Round.GENERATE, {"source": SOURCE}))
+    assert next_step(session(*nameless, judged=(ACCEPTED,)), 2) == Install("tabu", SOURCE)
+
+
 def test_a_rejected_source_is_repaired_as_often_as_the_policy_says() -> None:
     assert asked(session(*DIALOGUE, judged=(REJECTED,))) is Round.REPAIR
     assert next_step(session(*DIALOGUE, REPAIRED, judged=(REJECTED,)), 2) == Judge(SOURCE)
