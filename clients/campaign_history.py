@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bilevel.v1 import outer_pb2, trace_pb2
+from bilevel.v1 import common_pb2, outer_pb2, trace_pb2
 
+from clients import wording
 from clients.history import Spending
 
 TERMINAL = {
@@ -116,6 +117,9 @@ class CampaignHistory:
             session.finished = what
         installed = what.outcome == outer_pb2.RESEARCH_OUTCOME_INSTALLED
         self.activity = f"level 2 installed {what.mechanism}" if installed else f"level 2 ended: {what.message}"
+
+    def on_availability_changed(self, what: common_pb2.AvailabilityChanged) -> None:
+        self.activity = wording.availability(what)
 
     def on_verdict_reached(self, what: outer_pb2.VerdictReached) -> None:
         self.verdicts.append(what)

@@ -131,6 +131,8 @@ class RunHistory:
     updates: list[tuple[int, trace_pb2.SearchConfigUpdated]] = field(default_factory=list)
     """Changes of the control surface, each with the number of trials decided by then."""
     remarks: list[trace_pb2.Remarked] = field(default_factory=list)
+    lost: common_pb2.AvailabilityChanged | None = None
+    """What the run waits for because it is away."""
     failures: list[trace_pb2.ProposalFailed] = field(default_factory=list)
     calls: list[trace_pb2.ModelCalled] = field(default_factory=list)
     spending: Spending = field(default_factory=Spending)
@@ -202,6 +204,7 @@ class RunHistory:
 
     def on_run_state_changed(self, what: trace_pb2.RunStateChanged, event: trace_pb2.TraceEvent) -> None:
         self.state, self.state_reason = what.to_state, what.reason
+        self.lost = None
         if what.to_state == trace_pb2.RUN_STATE_RUNNING:
             self.at_checkpoint = False
 
@@ -211,6 +214,9 @@ class RunHistory:
         self.trials[trial.number] = trial
         if self.incumbent is not None:
             self.bases[trial.number] = self.incumbent
+
+    def on_availability_changed(self, what: common_pb2.AvailabilityChanged, event: trace_pb2.TraceEvent) -> None:
+        self.lost = None if what.available else what
 
     def on_trial_rejected(self, what: trace_pb2.TrialRejected, event: trace_pb2.TraceEvent) -> None:
         if (trial := self.trials.get(what.number)) is not None:

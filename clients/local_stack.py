@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import urllib.error
 import urllib.request
@@ -36,6 +37,8 @@ _MODEL_VARIABLES = (
     *(str(field.alias) for field in ModelSettings.model_fields.values()),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE"),
 )
+_PATIENCE = "30"
+"""Seconds that services wait for each other here: nobody starts one again that has ended."""
 _COMMON_VARIABLES = ("HOME", "PYTHONPATH", "BILEVEL_HOME", "BILEVEL_CACHE", "BILEVEL_LOG_LEVEL")
 _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 
@@ -207,6 +210,7 @@ class LocalStack:
         paths = PathSettings.load()
         # Said outright, so that the services look where this process does.
         environment |= {"BILEVEL_HOME": str(paths.home), "BILEVEL_CACHE": str(paths.cache), "PYTHONUNBUFFERED": "1"}
+        environment["BILEVEL_PATIENCE"] = os.environ.get("BILEVEL_PATIENCE") or _PATIENCE
         if self.scripted and "OPENAI_API_KEY" in variables and "researcher" in self._services:
             environment["OPENAI_BASE_URL"] = f"http://{self.address('researcher')}/v1"
             environment["BILEVEL_MODEL"] = SCRIPTED_MODEL

@@ -117,6 +117,14 @@ def duration(span: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
+def availability(change: common_pb2.AvailabilityChanged) -> str:
+    """What was lost and how long it is waited for, or what answers again."""
+    if change.available:
+        return f"{change.dependency} answers again after {duration(seconds(change.away))}"
+    limit = f" for up to {duration(seconds(change.patience))}" if change.HasField("patience") else ""
+    return f"waits{limit} for {change.dependency}: {change.reason}"
+
+
 def moment(message: Timestamp) -> str:
     """A time in UTC, to the second; a dash where there is none."""
     return f"{message.ToDatetime():%Y-%m-%d %H:%M:%S} UTC" if message.seconds else NOTHING

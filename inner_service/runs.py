@@ -54,9 +54,12 @@ from service_kit.errors import (
 from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Outcome
+from service_kit.patience import AvailabilityChanged, Waiting
 
 BY_HAND = (RunState.CREATED, RunState.PAUSED)
 """States in which a client may drive a run."""
+DRIVEN = (RunState.RUNNING, RunState.CONFIRMING)
+"""States in which the service drives a run."""
 _SANDBOX = SandboxPolicy()
 _PULSE_SECONDS = 1.0
 _ALIVE = tuple(state for state in RunState if not state.terminal)
@@ -67,11 +70,20 @@ log = structlog.get_logger("inner_service.runs")
 class Runs:
     """Owns the loops of all runs. Its methods are what clients can do to a run."""
 
-    def __init__(self, store: Store, tasks: Tasks, model: LanguageModel, sandbox: SandboxPolicy = _SANDBOX) -> None:
+    def __init__(
+        self,
+        store: Store,
+        tasks: Tasks,
+        model: LanguageModel,
+        sandbox: SandboxPolicy = _SANDBOX,
+        patience: float = 0.0,
+    ) -> None:
+        """``patience`` is how many seconds a driven run waits for a task or a model that is away."""
         self.store = store
         self.tasks = tasks
         self.model = model
         self.sandbox = sandbox
+        self.patience = patience
         self._loops: dict[str, Loop] = {}
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._by_hand: defaultdict[str, set[asyncio.Task[Trial]]] = defaultdict(set)
@@ -267,7 +279,7 @@ class Runs:
 
     async def _take_over(self) -> None:
         """Drive the runs that are under way and that nobody drives."""
-        under_way = await self.store.runs_in(RunState.RUNNING, RunState.CONFIRMING)
+        under_way = await self.store.runs_in(*DRIVEN)
         of_others = await self.store.leases.of_others()
         for run_id in under_way:
             driver = self._drivers.get(run_id)
@@ -360,8 +372,10 @@ class Runs:
         return Installer(run_id, self.store, mechanisms, self.sandbox)
 
     def _new_loop(self, search: Search, mechanisms: MechanismSet) -> Loop:
-        task, run_id = self.tasks.get(search.run.spec.task), search.run.id
-        return Loop(run_id, self.store, task, self.model, mechanisms, self._installer(run_id, mechanisms).restore)
+        run_id = search.run.id
+        waiting, restore = self._waiting(run_id), self._installer(run_id, mechanisms).restore
+        task, model = self.tasks.get(search.run.spec.task).patient(waiting), self.model.patient(waiting)
+        return Loop(run_id, self.store, task, model, mechanisms, restore)
 
     async def _loop(self, run_id: str) -> Loop:
         """The run's loop; its mechanisms are started again when this process has not yet."""
@@ -371,6 +385,17 @@ class Runs:
                 await self._installer(run_id, mechanisms).restore()
                 self._loops[run_id] = self._new_loop(search, mechanisms)
             return self._loops[run_id]
+
+    def _waiting(self, run_id: str) -> Waiting:
+        return Waiting(self.patience, lambda what: self._tell(run_id, what), lambda: self._worthwhile(run_id))
+
+    async def _tell(self, run_id: str, what: AvailabilityChanged) -> None:
+        await self.store.commit(run_id, lambda search: [] if search.run.state.terminal else [what])
+
+    async def _worthwhile(self, run_id: str) -> bool:
+        """Whether to wait for what is away: not for a client who does it by hand, and not for a pause."""
+        run = (await self.store.search(run_id)).run
+        return run.state in DRIVEN and not run.pause_request
 
     async def _retire(self, run_id: str) -> None:
         """End the processes of a run that has ended."""

@@ -23,6 +23,7 @@ from service_kit.errors import (
     Violation,
 )
 from service_kit.parameters import Configuration, Outcome, Split
+from service_kit.patience import Patient
 from service_kit.security.channels import open_channel
 from service_kit.server import MESSAGE_LIMITS
 from service_kit.status import remote_error
@@ -30,13 +31,15 @@ from service_kit.translate import configuration_to_proto, split_to_proto
 
 _ANSWER_SECONDS = 20.0
 """For Describe and Validate, which are cheap by contract."""
+_CONNECT_SECONDS = 2.0
+"""For one attempt to connect of those who are patient."""
 
 
 class TaskBusy(Exception):
     """The task evaluates as many configurations as it can."""
 
 
-class Task:
+class Task(Patient):
     """One task behind its address. Any number of callers may use it at once."""
 
     def __init__(self, name: str, address: TaskAddress) -> None:
@@ -63,6 +66,9 @@ class Task:
 
     async def validate(self, configuration: Configuration) -> tuple[Violation, ...]:
         """Everything that the task finds wrong with ``configuration``. Raises :class:`Unavailable`."""
+        return await self._wait_out(self._called, lambda: self._validate(configuration), _lost)
+
+    async def _validate(self, configuration: Configuration) -> tuple[Violation, ...]:
         request = task_pb2.ValidateRequest(configuration=configuration_to_proto(configuration))
         try:
             response = await self._stub.Validate(request, timeout=_ANSWER_SECONDS)
@@ -99,7 +105,14 @@ class Task:
             call.cancel()
 
     async def ready(self, seconds: float) -> None:
-        """Wait until a connection stands, at most ``seconds``. Raises :class:`Unavailable`."""
+        """Wait until a connection stands, ``seconds`` or for as long as this client is patient.
+
+        Raises :class:`Unavailable`.
+        """
+        step = seconds if self.waiting is None else min(seconds, _CONNECT_SECONDS)
+        await self._wait_out(self._called, lambda: self._connected(step), _lost)
+
+    async def _connected(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._channel.channel_ready()
@@ -119,7 +132,7 @@ class Task:
                 ]
             case "RESOURCE_EXHAUSTED" if not answered:
                 raise TaskBusy from None
-            case "UNAVAILABLE" | "UNIMPLEMENTED":
+            case "UNAVAILABLE" | "UNIMPLEMENTED" | "CANCELLED":  # we did not cancel: the server is going down
                 raise self._failed(error) from None
             case "INVALID_ARGUMENT" | "OUT_OF_RANGE":
                 said = _said(refused)
@@ -134,14 +147,12 @@ class Task:
                 return [EvaluationResult(Outcome.INFEASIBLE, message=_said(refused))]
             case "DEADLINE_EXCEEDED":
                 return [EvaluationResult(Outcome.TIMED_OUT, message="the task gave up at its own deadline")]
-            case "CANCELLED":
-                return [EvaluationResult(Outcome.CANCELLED, message="the task cancelled the evaluation")]
             case _:
                 return [EvaluationResult(Outcome.CRASHED, message=f"the task failed: {refused.message}")]
 
     def _failed(self, error: grpc.aio.AioRpcError) -> ServiceError:
         refused: RemoteError = remote_error(error)
-        if refused.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+        if refused.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"):
             return self._unreachable()
         if refused.code == "UNIMPLEMENTED":
             text = f"the server at {self.address} is not a TaskService"
@@ -150,7 +161,15 @@ class Task:
 
     def _unreachable(self) -> Unavailable:
         hint = "Start it, or check the address that is configured for it, and try again."
-        return Unavailable(f"the task {self.name!r} at {self.address}", hint)
+        return Unavailable(self._called, hint)
+
+    @property
+    def _called(self) -> str:
+        return f"the task {self.name!r} at {self.address}"
+
+
+def _lost(error: Exception) -> bool:
+    return isinstance(error, Unavailable)
 
 
 def _channel(address: TaskAddress) -> grpc.aio.Channel:

@@ -22,6 +22,7 @@ from mechanisms.interface import Hook
 from service_kit.eventlog import NewEvent
 from service_kit.llm.failures import Message
 from service_kit.llm.usage import Usage
+from service_kit.patience import AvailabilityChanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +311,7 @@ Event: TypeAlias = (
     | LessonsShown
     | Remarked
     | MechanismReplayed
+    | AvailabilityChanged
     | TaskMisbehaved
     | TaskChanged
     | LessonsWritten

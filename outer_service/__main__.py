@@ -20,6 +20,7 @@ from outer_service.supervisor import Supervisor
 from service_kit import logs
 from service_kit.llm.cassette import Cassette
 from service_kit.llm.client import LanguageModel
+from service_kit.patience import PatienceSettings
 from service_kit.security.channels import ChannelSecurity
 from service_kit.server import ServerSettings, parse_address, run, serve
 from service_kit.settings import ModelSettings, PathSettings
@@ -56,7 +57,7 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "outer"))
     store = await Store.open(options.database)
     inner = InnerClient(options.inner, ChannelSecurity.load())
-    supervisor = Supervisor(store, inner, model)
+    supervisor = Supervisor(store, inner, model, PatienceSettings.load().seconds)
 
     def register(server: grpc.aio.Server) -> Iterable[str]:
         servicer = OuterLoopServicer(store, inner, supervisor, draining, priced=model.priced, sandbox=options.sandbox)

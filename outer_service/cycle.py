@@ -21,7 +21,7 @@ from outer_service.campaign import (
     Offer,
     ResearchOutcome,
 )
-from outer_service.inner_client import InnerClient
+from outer_service.inner_client import InnerClient, is_away
 from outer_service.observed import MechanismState, Observation, ObservedMechanism, RunState
 from outer_service.reconfiguration import Reconfiguration
 from outer_service.session import MakeRoom, Session
@@ -30,6 +30,7 @@ from outer_service.turns import UNUSABLE, BudgetSpent
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import ModelError
+from service_kit.patience import AvailabilityChanged, Tell, Waiting
 
 LIBRARY_READ = 500
 """Newest entries of the library among which a session's offers are chosen."""
@@ -40,10 +41,11 @@ log = structlog.get_logger("outer_service.cycle")
 class Cycles:
     """Runs the cycles of any number of campaigns, one at a time for each."""
 
-    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel) -> None:
+    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel, patience: float) -> None:
         self._store = store
         self._inner = inner
         self._model = model
+        self._patience = patience
 
     async def begin(self, campaign: Campaign, decided: int, levels: Sequence[Level], run_sequence: int) -> Campaign:
         """Open a cycle and go through it; ``run_sequence`` is the number of the trace event that caused it."""
@@ -60,7 +62,8 @@ class Cycles:
         """Go through the rest of an open cycle, also one that a restart interrupted. Never raises for a failed one."""
         cycle = campaign.cycle
         assert cycle is not None
-        ended = await self._work(campaign)
+        waiting = Waiting(None, self._teller(campaign.id))
+        ended = await waiting.out(f"the inner loop at {self._inner.address}", lambda: self._work(campaign.id), is_away)
         log.info("cycle finished", campaign=campaign.name, run=campaign.run, cycle=cycle.number, error=ended.error)
         campaign = await self._store.campaign(campaign.id)
         if campaign.policy.after_failures is AfterFailures.PAUSE_RUN and (given_up := _given_up(campaign, ended)):
@@ -98,8 +101,12 @@ class Cycles:
                 reached = verdict.judge(installed, mechanism, observation, campaign.policy)
                 await self._happens(campaign.id, reached)
 
-    async def _work(self, campaign: Campaign) -> _Ended:
-        """Everything that the cycle has to do."""
+    async def _work(self, campaign_id: str) -> _Ended:
+        """Everything that the cycle still has to do.
+
+        Raises :class:`RemoteError` when the inner service is away: doing it again goes on from what was stored.
+        """
+        campaign = await self._store.campaign(campaign_id)
         try:
             async with asyncio.timeout(campaign.policy.max_cycle_seconds):
                 observation = await self._inner.observe(campaign.run)
@@ -111,12 +118,23 @@ class Cycles:
         except TimeoutError:
             return _Ended(f"it took longer than policy.max_cycle_time, {campaign.policy.max_cycle_seconds:g} s")
         except RemoteError as error:
-            run = await self._inner.patiently(lambda: self._inner.run(campaign.run))
+            if is_away(error):
+                raise
+            run = await self._inner.run(campaign.run)
             return _Ended(f"the inner loop said: {error.message}", counted=run.state.steerable)
         except Exception as error:
             # Whatever it is, the run must go on: the text is in the log and the cycle has failed for all to see.
             log.error("unexpected error in a cycle", campaign=campaign.id, exc_info=error)
             return _Ended(f"internal error ({type(error).__name__}): see the log of the outer service")
+
+    def _patient_model(self, campaign: Campaign) -> LanguageModel:
+        return self._model.patient(Waiting(self._patience, self._teller(campaign.id)))
+
+    def _teller(self, campaign_id: str) -> Tell:
+        async def tell(what: AvailabilityChanged) -> None:
+            await self._happens(campaign_id, what)
+
+        return tell
 
     async def _levels(self, campaign: Campaign, observation: Observation) -> str:
         """Verdicts, then the levels that are due and not done. Returns what failed, in a sentence."""
@@ -160,10 +178,12 @@ class Cycles:
         await self._remark(campaign, f"verdict on {mechanism.id}: {reached.verdict.value}. {reached.reason}")
 
     def _reconfiguration(self, campaign: Campaign) -> Reconfiguration:
-        return Reconfiguration(self._store, self._inner, self._model, lambda text: self._remark(campaign, text))
+        model = self._patient_model(campaign)
+        return Reconfiguration(self._store, self._inner, model, lambda text: self._remark(campaign, text))
 
     async def _research(self, campaign: Campaign, observation: Observation) -> None:
-        session = Session(self._store, self._inner, self._model, lambda text: self._remark(campaign, text))
+        model = self._patient_model(campaign)
+        session = Session(self._store, self._inner, model, lambda text: self._remark(campaign, text))
         if campaign.session is None:
             if campaign.policy.control is Control.NONE and campaign.budget_spent:
                 raise BudgetSpent(campaign.budget_spent)

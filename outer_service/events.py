@@ -27,6 +27,7 @@ from outer_service.campaign import (
 from outer_service.comparison import Comparison
 from outer_service.observed import GateReport, MechanismEffect
 from service_kit.eventlog import NewEvent
+from service_kit.patience import AvailabilityChanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +207,7 @@ Event: TypeAlias = (
     | MechanismJudged
     | ResearchFinished
     | VerdictReached
+    | AvailabilityChanged
 )
 
 

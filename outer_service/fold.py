@@ -25,6 +25,7 @@ from outer_service.campaign import (
     Turn,
     Verdict,
 )
+from service_kit.patience import AvailabilityChanged
 
 TRANSITIONS: dict[CampaignState, tuple[CampaignState, ...]] = {
     CampaignState.ACTIVE: (
@@ -192,6 +193,11 @@ def _judged(installed: Installed, event: events.VerdictReached) -> Installed:
         examined_after=event.decided_trials,
         changed_before=event.effect.changed_decisions,
     )
+
+
+@_on.register
+def _(event: AvailabilityChanged, campaign: Campaign, at: datetime) -> Campaign:
+    return campaign  # for those who watch
 
 
 def _open_cycle(campaign: Campaign, number: int | None = None) -> OpenCycle:

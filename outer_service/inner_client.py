@@ -52,6 +52,10 @@ T = TypeVar("T")
 log = structlog.get_logger("outer_service.inner_client")
 
 
+class GateTooSlow(RemoteError):
+    """The gate took longer than it may; asking again would take as long."""
+
+
 class InnerClient:
     """A client of one inner service. Any number of tasks may use it; its owner closes it.
 
@@ -134,7 +138,7 @@ class InnerClient:
     async def check(self, name: str, source: str) -> GateReport:
         """The gate's verdict on ``source`` against the run's recorded trace."""
         request = inner_pb2.CheckMechanismRequest(run=name, source=source)
-        response = await self._call(self._stub.CheckMechanism(request, timeout=GATE_SECONDS))
+        response = await self._judged(self._stub.CheckMechanism(request, timeout=GATE_SECONDS))
         return report_from_proto(response.report)
 
     async def install(
@@ -144,7 +148,7 @@ class InnerClient:
         request = inner_pb2.InstallMechanismRequest(
             run=name, mechanism_id=mechanism_id, source=source, author=author, allow_inert=allow_inert
         )
-        response = await self._call(self._stub.InstallMechanism(request, timeout=GATE_SECONDS))
+        response = await self._judged(self._stub.InstallMechanism(request, timeout=GATE_SECONDS))
         return mechanism_from_proto(response.mechanism), report_from_proto(response.mechanism.report)
 
     async def uninstall(self, name: str, mechanism_id: str, reason: str) -> None:
@@ -186,8 +190,8 @@ class InnerClient:
                         yield _moment(item.event)
                         after = item.event.sequence
             except (grpc.aio.AioRpcError, TimeoutError) as error:
-                if isinstance(error, grpc.aio.AioRpcError) and error.code() is not grpc.StatusCode.UNAVAILABLE:
-                    raise remote_error(error) from None
+                if isinstance(error, grpc.aio.AioRpcError) and not _cut_off(refusal := remote_error(error)):
+                    raise refusal from None
             finally:
                 call.cancel()
             run = await self.patiently(lambda: self.run(name))
@@ -203,7 +207,7 @@ class InnerClient:
             try:
                 return await action()
             except RemoteError as error:
-                if error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                if not is_away(error):
                     raise
             await self._pause(failures, "")
             failures += 1
@@ -213,12 +217,32 @@ class InnerClient:
             log.warning("the inner service cannot be reached; trying again", address=self.address, run=run)
         await asyncio.sleep(PAUSES[min(failures, len(PAUSES) - 1)])
 
+    async def _judged(self, call: Any) -> Any:
+        """A call that runs the gate."""
+        try:
+            return await self._call(call)
+        except RemoteError as error:
+            if error.code != "DEADLINE_EXCEEDED":
+                raise
+            raise GateTooSlow(f"the gate took longer than {GATE_SECONDS:g} s", code=error.code) from None
+
     @staticmethod
     async def _call(call: Any) -> Any:
         try:
             return await call
         except grpc.aio.AioRpcError as error:
             raise remote_error(error) from None
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the inner service did not answer, and may when it is asked again: it restarts, drains or stands still."""
+    codes = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
+    return isinstance(error, RemoteError) and not isinstance(error, GateTooSlow) and error.code in codes
+
+
+def _cut_off(error: RemoteError) -> bool:
+    """Whether a stream ended for want of a server. Whatever the server itself refuses has a reason."""
+    return error.code == "UNAVAILABLE" or not error.reason
 
 
 def _moment(event: trace_pb2.TraceEvent) -> TraceMoment:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from outer_service import events, revisions
 from outer_service.analyst import Advice, analyse, request
 from outer_service.campaign import Campaign
+from outer_service.guard import Guarded
 from outer_service.inner_client import InnerClient
-from outer_service.observed import Observation, ObservedRun
+from outer_service.observed import Observation, ObservedRun, SearchConfig
 from outer_service.store import Store
 from outer_service.turns import BudgetSpent, budget_of, failed
 from service_kit.errors import RemoteError
@@ -76,18 +77,25 @@ class Reconfiguration:
         await self._remark(f"level 1.5: froze {frozen}; strategy: {left.strategy or run.config.strategy}")
 
     async def _apply(self, campaign: Campaign, advice: Advice, run: ObservedRun) -> int:
-        """Change the control surface; returns its new revision."""
-        left = advice.guarded
-        config = await self._inner.update_config(
-            campaign.run,
-            freeze=left.freeze,
-            unfreeze=left.unfreeze,
-            strategy=left.strategy or None,
-            guidance=left.guidance or None,
-            author=f"level 1.5 ({advice.turn.model})",
-            expected_revision=run.config.revision,
-        )
-        return config.revision
+        """Change the control surface once, also when the answer to that was lost; returns its new revision."""
+        left, config = advice.guarded, run.config
+
+        async def apply() -> int:
+            now = (await self._inner.run(campaign.run)).config
+            if now.revision == config.revision + 1 and _is_result_of(now, config, left):
+                return now.revision
+            changed = await self._inner.update_config(
+                campaign.run,
+                freeze=left.freeze,
+                unfreeze=left.unfreeze,
+                strategy=left.strategy or None,
+                guidance=left.guidance or None,
+                author=f"level 1.5 ({advice.turn.model})",
+                expected_revision=config.revision,
+            )
+            return changed.revision
+
+        return await self._inner.patiently(apply)
 
     async def _happens(self, campaign: Campaign, *happening: events.Event) -> None:
         await self._store.commit(campaign.id, lambda _: happening)
@@ -96,3 +104,10 @@ class Reconfiguration:
 def _differs(run: ObservedRun, strategy: str, guidance: str) -> bool:
     """Whether a text is to be changed; an empty one leaves what there is."""
     return bool((strategy and strategy != run.config.strategy) or (guidance and guidance != run.config.guidance))
+
+
+def _is_result_of(now: SearchConfig, before: SearchConfig, advice: Guarded) -> bool:
+    """Whether ``advice`` leads from one search configuration to the other."""
+    frozen = (set(before.frozen) | {f.parameter for f in advice.freeze}) - {f.parameter for f in advice.unfreeze}
+    strategy, guidance = advice.strategy or before.strategy, advice.guidance or before.guidance
+    return (set(now.frozen), now.strategy, now.guidance) == (frozen, strategy, guidance)

@@ -27,10 +27,11 @@ log = structlog.get_logger("outer_service.supervisor")
 class Supervisor:
     """The campaigns of one outer service. Its owner closes it."""
 
-    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel) -> None:
+    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel, patience: float) -> None:
+        """``patience`` is how many seconds a cycle waits for a model that is away."""
         self._store = store
         self._inner = inner
-        self._cycles = Cycles(store, inner, model)
+        self._cycles = Cycles(store, inner, model, patience)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def recover(self) -> None:

@@ -15,6 +15,7 @@ from outer_service.campaign import Campaign, Control, Offer, Policy, Round, Turn
 from outer_service.comparison import Comparison
 from outer_service.inner_messages import effect_to_proto, report_to_proto
 from outer_service.store import Entry
+from service_kit.patience import AvailabilityChanged
 from service_kit.translate import duration_to_proto, timestamp_to_proto, usage_to_proto
 
 
@@ -200,6 +201,17 @@ def _(event: events.VerdictReached) -> pb.VerdictReached:
 def comparison_to_proto(comparison: Comparison | None) -> pb.Comparison | None:
     """None where nothing could be compared."""
     return pb.Comparison(**asdict(comparison)) if comparison is not None else None
+
+
+@event_to_proto.register
+def _(event: AvailabilityChanged) -> common_pb2.AvailabilityChanged:
+    return common_pb2.AvailabilityChanged(
+        dependency=event.dependency,
+        available=event.available,
+        reason=event.reason,
+        patience=None if event.patience is None else duration_to_proto(event.patience.total_seconds()),
+        away=None if event.away is None else duration_to_proto(event.away.total_seconds()),
+    )
 
 
 def turn_to_proto(turn: Turn, round_: Round | None) -> pb.ResearchTurn:

@@ -20,6 +20,7 @@ BILEVEL_REPLAY           (none)                                     folder of a 
 BILEVEL_HOME             ~/.local/share/bilevel                     databases, reports, libraries
 BILEVEL_CACHE            ~/.cache/bilevel                           what can be made again: tokenised data
 BILEVEL_DATABASE         (a file under BILEVEL_HOME)                SQLAlchemy URL of a service's database
+BILEVEL_PATIENCE         900                                        see :mod:`service_kit.patience`
 BILEVEL_LOG_FORMAT       console on a terminal, else json           see :mod:`service_kit.logs`
 BILEVEL_LOG_LEVEL        info                                       see :mod:`service_kit.logs`
 BILEVEL_TLS_CERT         (none: no TLS)                             certificate chain that a server shows, PEM

@@ -44,6 +44,8 @@ def _outer_line(event: outer_pb2.CampaignEvent) -> str:
             changed = event.campaign_state_changed
             state = wording.member(outer_pb2.CampaignState.Name(changed.to_state), "CAMPAIGN_STATE_")
             return f"outer loop {state}: {changed.reason}"
+        case "availability_changed":
+            return f"outer loop: {wording.availability(event.availability_changed)}"
         case "cycle_finished" if event.cycle_finished.error:
             return f"outer loop: cycle {event.cycle_finished.cycle} failed: {event.cycle_finished.error}"
     return ""
@@ -97,6 +99,7 @@ _LINES: dict[str, Callable[[Search, Any], str]] = {
     "mechanism_installed": _installed,
     "mechanism_suspended": _suspended,
     "run_confirmed": _confirmed,
+    "availability_changed": lambda search, what: wording.availability(what),
     "proposal_failed": lambda search, what: f"no proposal: {what.reason}",
     "task_misbehaved": lambda search, what: (
         f"task broke its contract in trial {what.number}: {what.message}. {what.hint}"

@@ -91,6 +91,8 @@ def _numbers(search: Search) -> RenderableType:
 
 def _current(search: Search) -> RenderableType:
     progress = search.trace.progress
+    if (lost := search.trace.lost) is not None:
+        return Text(wording.availability(lost), style="yellow")
     if progress is None:
         if search.trace.state == trace_pb2.RUN_STATE_CONFIRMING:
             return Text("measuring the best configuration again on fresh seeds", style="dim")

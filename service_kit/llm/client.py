@@ -16,10 +16,11 @@ from service_kit.errors import InvalidArgument
 from service_kit.llm.budget import COMPLETION_TOKENS, Budget, Reservation
 from service_kit.llm.cassette import Cassette
 from service_kit.llm.dialect import Dialect, Format, reasoning_text
-from service_kit.llm.failures import TRANSIENT, Failure, Message, ModelError, model_error
+from service_kit.llm.failures import AWAY, TRANSIENT, Failure, Message, ModelError, model_error
 from service_kit.llm.prices import Prices
 from service_kit.llm.tokens import estimate, estimate_messages
 from service_kit.llm.usage import Usage
+from service_kit.patience import Patient
 from service_kit.settings import ModelSettings
 
 PURPOSE_HEADER = "X-Bilevel-Purpose"
@@ -56,7 +57,7 @@ def is_scripted(model: str) -> bool:
     return model.startswith("scripted")
 
 
-class LanguageModel:
+class LanguageModel(Patient):
     """A model behind an endpoint. Any number of tasks may call it at once; its owner closes it."""
 
     def __init__(
@@ -107,14 +108,17 @@ class LanguageModel:
     ) -> Completion:
         """The model's answer to ``messages``, in the form of ``schema`` as far as the endpoint offers that.
 
-        Transient failures are repeated as often as the settings allow. Each attempt sets aside what it may use in the
+        Transient failures are repeated as often as the settings allow; then an endpoint that is away is waited out, for
+        as long as this client is patient. Each attempt sets aside what it may use in the
         ``budget``. Raises :class:`ModelError` with the failure's kind, the usage so far and the messages.
         """
         budget, started = budget or Budget(), time.monotonic()
         if self._replay is not None:
             return self._replayed(self._replay, purpose, messages, budget)
         try:
-            completion = await self._patiently(_Call(purpose, tuple(messages), schema, budget), started)
+            call = _Call(purpose, tuple(messages), schema, budget)
+            called = f"the model endpoint {self.settings.base_url or 'api.openai.com'}"
+            completion = await self._wait_out(called, lambda: self._patiently(call, started), is_away)
         except ModelError as error:
             error.messages = error.messages or tuple(messages)
             error.latency = time.monotonic() - started
@@ -287,6 +291,11 @@ def _text(response: Any, usage: Usage, messages: tuple[Message, ...]) -> str:
     if not text.strip():
         raise failed(Failure.EMPTY, "the model's answer is empty")
     return text
+
+
+def is_away(error: Exception) -> bool:
+    """Whether the endpoint is away for a moment, so that waiting may help."""
+    return isinstance(error, ModelError) and error.kind in AWAY and (error.retry_after or 0) <= PATIENCE
 
 
 def _worth_repeating(error: BaseException) -> bool:

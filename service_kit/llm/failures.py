@@ -52,6 +52,9 @@ class Failure(StrEnum):
 TRANSIENT = frozenset({Failure.UNREACHABLE, Failure.RATE_LIMITED, Failure.TIMED_OUT, Failure.SERVER_ERROR})
 """The failures after which the same call may succeed."""
 
+AWAY = frozenset({Failure.UNREACHABLE, Failure.RATE_LIMITED, Failure.SERVER_ERROR})
+"""The failures that may well be over in some minutes: a restart, an overload."""
+
 _HINTS = {
     Failure.UNREACHABLE: "Check that the endpoint runs and that OPENAI_BASE_URL is its address.",
     Failure.NOT_AN_ENDPOINT: "Check OPENAI_BASE_URL: it should end in the version, such as /v1.",

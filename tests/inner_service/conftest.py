@@ -365,14 +365,16 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
     """Opens inner services on one database, one after the other."""
 
     @asynccontextmanager
-    async def serve(tasks: dict[str, str] | None = None, *, loopback: bool = False) -> AsyncIterator[Inner]:
+    async def serve(
+        tasks: dict[str, str] | None = None, *, loopback: bool = False, patience: float = 0.0
+    ) -> AsyncIterator[Inner]:
         settings = ModelSettings.load(base_url=endpoint.url, model="test-model", retries=0)
         async with AsyncExitStack() as stack:
             model = LanguageModel(settings)
             store = await Store.open(f"sqlite:///{tmp_path / 'inner.db'}")
             addresses = tasks if tasks is not None else {"quadratic": served.address, "lost": "127.0.0.1:9"}
             configured = Tasks({name: TaskAddress(at) for name, at in addresses.items()}, loopback=loopback)
-            runs, draining = Runs(store, configured, model), asyncio.Event()
+            runs, draining = Runs(store, configured, model, patience=patience), asyncio.Event()
 
             def register(server: grpc.aio.Server) -> list[str]:
                 servicer = InnerLoopServicer(runs, draining)

@@ -80,6 +80,7 @@ EXAMPLES: list[trace.Event] = [
     trace.LessonsShown(3, ("a", "b"), ("this", "that")),
     trace.Remarked("me", "text"),
     trace.MechanismReplayed("m", 3, True),
+    trace.AvailabilityChanged("the task", False, "away", SECOND, SECOND),
     trace.TaskMisbehaved(3, TaskFault.SECOND_RESULT, "what", "do"),
     trace.TaskChanged(("capacity is 2, was 4",), True),
     trace.LessonsWritten(

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62ilevel/v1/common.proto\x12\nbilevel.v1\"\x97\x01\n\x05Value\x12\x13\n\tint_value\x18\x01 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x02 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x12+\n\nlist_value\x18\x05 \x01(\x0b\x32\x15.bilevel.v1.ValueListH\x00\x42\x06\n\x04kind\".\n\tValueList\x12!\n\x06values\x18\x01 \x03(\x0b\x32\x11.bilevel.v1.Value\"\x88\x01\n\rConfiguration\x12\x35\n\x06values\x18\x01 \x03(\x0b\x32%.bilevel.v1.Configuration.ValuesEntry\x1a@\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.bilevel.v1.Value:\x02\x38\x01\"\xfe\x02\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.bilevel.v1.ParameterKind\x12(\n\rdefault_value\x18\x03 \x01(\x0b\x32\x11.bilevel.v1.Value\x12\x15\n\rdocumentation\x18\x04 \x01(\t\x12\x0e\n\x06locked\x18\x05 \x01(\x08\x12\x14\n\x07minimum\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12 \n\x05scale\x18\x08 \x01(\x0e\x32\x11.bilevel.v1.Scale\x12\x11\n\x04step\x18\t \x01(\x01H\x02\x88\x01\x01\x12\"\n\x07\x63hoices\x18\n \x03(\x0b\x32\x11.bilevel.v1.Value\x12\x13\n\x06length\x18\x0b \x01(\x05H\x03\x88\x01\x01\x12\x12\n\nmax_length\x18\x0c \x01(\x05\x12\x0f\n\x07pattern\x18\r \x01(\tB\n\n\x08_minimumB\n\n\x08_maximumB\x07\n\x05_stepB\t\n\x07_length\"P\n\x0eParameterSpace\x12)\n\nparameters\x18\x01 \x03(\x0b\x32\x15.bilevel.v1.Parameter\x12\x13\n\x0b\x63onstraints\x18\x02 \x03(\t\"j\n\tObjective\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12(\n\tdirection\x18\x02 \x01(\x0e\x32\x15.bilevel.v1.Direction\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x15\n\rdocumentation\x18\x04 \x01(\t\"\xbb\x01\n\nTokenUsage\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rcached_tokens\x18\x1e \x01(\x03\x12\x17\n\x0f\x65stimated_calls\x18\x1f \x01(\x03\x42\x0b\n\t_cost_usd\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t*\xed\x01\n\rParameterKind\x12\x1e\n\x1aPARAMETER_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16PARAMETER_KIND_INTEGER\x10\x01\x12\x17\n\x13PARAMETER_KIND_REAL\x10\x02\x12\x1a\n\x16PARAMETER_KIND_BOOLEAN\x10\x03\x12\x1e\n\x1aPARAMETER_KIND_CATEGORICAL\x10\x04\x12\x17\n\x13PARAMETER_KIND_TEXT\x10\x05\x12\x17\n\x13PARAMETER_KIND_LIST\x10\x06\x12\x19\n\x15PARAMETER_KIND_SOURCE\x10\x07*Q\n\x05Scale\x12\x15\n\x11SCALE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCALE_LINEAR\x10\x01\x12\x0e\n\nSCALE_LOG2\x10\x02\x12\x0f\n\x0bSCALE_LOG10\x10\x03*V\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTION_MINIMIZE\x10\x01\x12\x16\n\x12\x44IRECTION_MAXIMIZE\x10\x02*\xc5\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x14\n\x10OUTCOME_DIVERGED\x10\x02\x12\x13\n\x0fOUTCOME_CRASHED\x10\x03\x12\x19\n\x15OUTCOME_OUT_OF_MEMORY\x10\x04\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x05\x12\x16\n\x12OUTCOME_INFEASIBLE\x10\x06\x12\x15\n\x11OUTCOME_CANCELLED\x10\x07*D\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x10\n\x0cSPLIT_SEARCH\x10\x01\x12\x12\n\x0eSPLIT_HELD_OUT\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x62ilevel/v1/common.proto\x12\nbilevel.v1\x1a\x1egoogle/protobuf/duration.proto\"\x97\x01\n\x05Value\x12\x13\n\tint_value\x18\x01 \x01(\x03H\x00\x12\x16\n\x0c\x64ouble_value\x18\x02 \x01(\x01H\x00\x12\x14\n\nbool_value\x18\x03 \x01(\x08H\x00\x12\x16\n\x0cstring_value\x18\x04 \x01(\tH\x00\x12+\n\nlist_value\x18\x05 \x01(\x0b\x32\x15.bilevel.v1.ValueListH\x00\x42\x06\n\x04kind\".\n\tValueList\x12!\n\x06values\x18\x01 \x03(\x0b\x32\x11.bilevel.v1.Value\"\x88\x01\n\rConfiguration\x12\x35\n\x06values\x18\x01 \x03(\x0b\x32%.bilevel.v1.Configuration.ValuesEntry\x1a@\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.bilevel.v1.Value:\x02\x38\x01\"\xfe\x02\n\tParameter\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04kind\x18\x02 \x01(\x0e\x32\x19.bilevel.v1.ParameterKind\x12(\n\rdefault_value\x18\x03 \x01(\x0b\x32\x11.bilevel.v1.Value\x12\x15\n\rdocumentation\x18\x04 \x01(\t\x12\x0e\n\x06locked\x18\x05 \x01(\x08\x12\x14\n\x07minimum\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12 \n\x05scale\x18\x08 \x01(\x0e\x32\x11.bilevel.v1.Scale\x12\x11\n\x04step\x18\t \x01(\x01H\x02\x88\x01\x01\x12\"\n\x07\x63hoices\x18\n \x03(\x0b\x32\x11.bilevel.v1.Value\x12\x13\n\x06length\x18\x0b \x01(\x05H\x03\x88\x01\x01\x12\x12\n\nmax_length\x18\x0c \x01(\x05\x12\x0f\n\x07pattern\x18\r \x01(\tB\n\n\x08_minimumB\n\n\x08_maximumB\x07\n\x05_stepB\t\n\x07_length\"P\n\x0eParameterSpace\x12)\n\nparameters\x18\x01 \x03(\x0b\x32\x15.bilevel.v1.Parameter\x12\x13\n\x0b\x63onstraints\x18\x02 \x03(\t\"j\n\tObjective\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12(\n\tdirection\x18\x02 \x01(\x0e\x32\x15.bilevel.v1.Direction\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x15\n\rdocumentation\x18\x04 \x01(\t\"\xbb\x01\n\nTokenUsage\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x03\x12\x18\n\x10reasoning_tokens\x18\x04 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\rcached_tokens\x18\x1e \x01(\x03\x12\x17\n\x0f\x65stimated_calls\x18\x1f \x01(\x03\x42\x0b\n\t_cost_usd\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xa2\x01\n\x13\x41vailabilityChanged\x12\x12\n\ndependency\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12+\n\x08patience\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04\x61way\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration*\xed\x01\n\rParameterKind\x12\x1e\n\x1aPARAMETER_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16PARAMETER_KIND_INTEGER\x10\x01\x12\x17\n\x13PARAMETER_KIND_REAL\x10\x02\x12\x1a\n\x16PARAMETER_KIND_BOOLEAN\x10\x03\x12\x1e\n\x1aPARAMETER_KIND_CATEGORICAL\x10\x04\x12\x17\n\x13PARAMETER_KIND_TEXT\x10\x05\x12\x17\n\x13PARAMETER_KIND_LIST\x10\x06\x12\x19\n\x15PARAMETER_KIND_SOURCE\x10\x07*Q\n\x05Scale\x12\x15\n\x11SCALE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSCALE_LINEAR\x10\x01\x12\x0e\n\nSCALE_LOG2\x10\x02\x12\x0f\n\x0bSCALE_LOG10\x10\x03*V\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x16\n\x12\x44IRECTION_MINIMIZE\x10\x01\x12\x16\n\x12\x44IRECTION_MAXIMIZE\x10\x02*\xc5\x01\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTCOME_SUCCEEDED\x10\x01\x12\x14\n\x10OUTCOME_DIVERGED\x10\x02\x12\x13\n\x0fOUTCOME_CRASHED\x10\x03\x12\x19\n\x15OUTCOME_OUT_OF_MEMORY\x10\x04\x12\x15\n\x11OUTCOME_TIMED_OUT\x10\x05\x12\x16\n\x12OUTCOME_INFEASIBLE\x10\x06\x12\x15\n\x11OUTCOME_CANCELLED\x10\x07*D\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x10\n\x0cSPLIT_SEARCH\x10\x01\x12\x12\n\x0eSPLIT_HELD_OUT\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,32 +34,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CONFIGURATION_VALUESENTRY']._loaded_options = None
   _globals['_CONFIGURATION_VALUESENTRY']._serialized_options = b'8\001'
-  _globals['_PARAMETERKIND']._serialized_start=1192
-  _globals['_PARAMETERKIND']._serialized_end=1429
-  _globals['_SCALE']._serialized_start=1431
-  _globals['_SCALE']._serialized_end=1512
-  _globals['_DIRECTION']._serialized_start=1514
-  _globals['_DIRECTION']._serialized_end=1600
-  _globals['_OUTCOME']._serialized_start=1603
-  _globals['_OUTCOME']._serialized_end=1800
-  _globals['_SPLIT']._serialized_start=1802
-  _globals['_SPLIT']._serialized_end=1870
-  _globals['_VALUE']._serialized_start=40
-  _globals['_VALUE']._serialized_end=191
-  _globals['_VALUELIST']._serialized_start=193
-  _globals['_VALUELIST']._serialized_end=239
-  _globals['_CONFIGURATION']._serialized_start=242
-  _globals['_CONFIGURATION']._serialized_end=378
-  _globals['_CONFIGURATION_VALUESENTRY']._serialized_start=314
-  _globals['_CONFIGURATION_VALUESENTRY']._serialized_end=378
-  _globals['_PARAMETER']._serialized_start=381
-  _globals['_PARAMETER']._serialized_end=763
-  _globals['_PARAMETERSPACE']._serialized_start=765
-  _globals['_PARAMETERSPACE']._serialized_end=845
-  _globals['_OBJECTIVE']._serialized_start=847
-  _globals['_OBJECTIVE']._serialized_end=953
-  _globals['_TOKENUSAGE']._serialized_start=956
-  _globals['_TOKENUSAGE']._serialized_end=1143
-  _globals['_CHATMESSAGE']._serialized_start=1145
-  _globals['_CHATMESSAGE']._serialized_end=1189
+  _globals['_PARAMETERKIND']._serialized_start=1389
+  _globals['_PARAMETERKIND']._serialized_end=1626
+  _globals['_SCALE']._serialized_start=1628
+  _globals['_SCALE']._serialized_end=1709
+  _globals['_DIRECTION']._serialized_start=1711
+  _globals['_DIRECTION']._serialized_end=1797
+  _globals['_OUTCOME']._serialized_start=1800
+  _globals['_OUTCOME']._serialized_end=1997
+  _globals['_SPLIT']._serialized_start=1999
+  _globals['_SPLIT']._serialized_end=2067
+  _globals['_VALUE']._serialized_start=72
+  _globals['_VALUE']._serialized_end=223
+  _globals['_VALUELIST']._serialized_start=225
+  _globals['_VALUELIST']._serialized_end=271
+  _globals['_CONFIGURATION']._serialized_start=274
+  _globals['_CONFIGURATION']._serialized_end=410
+  _globals['_CONFIGURATION_VALUESENTRY']._serialized_start=346
+  _globals['_CONFIGURATION_VALUESENTRY']._serialized_end=410
+  _globals['_PARAMETER']._serialized_start=413
+  _globals['_PARAMETER']._serialized_end=795
+  _globals['_PARAMETERSPACE']._serialized_start=797
+  _globals['_PARAMETERSPACE']._serialized_end=877
+  _globals['_OBJECTIVE']._serialized_start=879
+  _globals['_OBJECTIVE']._serialized_end=985
+  _globals['_TOKENUSAGE']._serialized_start=988
+  _globals['_TOKENUSAGE']._serialized_end=1175
+  _globals['_CHATMESSAGE']._serialized_start=1177
+  _globals['_CHATMESSAGE']._serialized_end=1221
+  _globals['_AVAILABILITYCHANGED']._serialized_start=1224
+  _globals['_AVAILABILITYCHANGED']._serialized_end=1386
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ What every service of Bilevel Autoresearch speaks about: values, parameter space
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -522,3 +523,45 @@ class ChatMessage(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChatMessage: _TypeAlias = ChatMessage  # noqa: Y015
+
+@_typing.final
+class AvailabilityChanged(_message.Message):
+    """Something that the work depends on was lost, or answers again after it was. While it is away it is asked again and again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEPENDENCY_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PATIENCE_FIELD_NUMBER: _builtins.int
+    AWAY_FIELD_NUMBER: _builtins.int
+    dependency: _builtins.str
+    """What it is about, for example "the task 'gpt' at 127.0.0.1:7401"."""
+    available: _builtins.bool
+    """Whether it answers again."""
+    reason: _builtins.str
+    """Why it counts as lost, in a sentence; empty when it answers again."""
+    @_builtins.property
+    def patience(self) -> _duration_pb2.Duration:
+        """When lost: how long it is waited for before the work stops; absent when for as long as it takes."""
+
+    @_builtins.property
+    def away(self) -> _duration_pb2.Duration:
+        """When it answers again: how long it was away."""
+
+    def __init__(
+        self,
+        *,
+        dependency: _builtins.str = ...,
+        available: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+        patience: _duration_pb2.Duration | None = ...,
+        away: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["away", b"away", "patience", b"patience"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "away", b"away", "dependency", b"dependency", "patience", b"patience", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AvailabilityChanged: _TypeAlias = AvailabilityChanged  # noqa: Y015

@@ -651,6 +651,7 @@ class CampaignEvent(_message.Message):
     HISTORY_CLEARED_FIELD_NUMBER: _builtins.int
     PROCEDURE_JUDGED_FIELD_NUMBER: _builtins.int
     PROCEDURE_CHANGED_FIELD_NUMBER: _builtins.int
+    AVAILABILITY_CHANGED_FIELD_NUMBER: _builtins.int
     campaign: _builtins.str
     """Resource name of the campaign."""
     sequence: _builtins.int
@@ -719,6 +720,10 @@ class CampaignEvent(_message.Message):
     def procedure_changed(self) -> Global___ProcedureChanged:
         """A research procedure began its probation, or was kept or retired after it."""
 
+    @_builtins.property
+    def availability_changed(self) -> _common_pb2.AvailabilityChanged:
+        """The inner loop or the language model was lost, or answers again."""
+
     def __init__(
         self,
         *,
@@ -740,12 +745,13 @@ class CampaignEvent(_message.Message):
         history_cleared: Global___HistoryCleared | None = ...,
         procedure_judged: Global___ProcedureJudged | None = ...,
         procedure_changed: Global___ProcedureChanged | None = ...,
+        availability_changed: _common_pb2.AvailabilityChanged | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis_finished", b"analysis_finished", "campaign_created", b"campaign_created", "campaign_state_changed", b"campaign_state_changed", "configuration_measured", b"configuration_measured", "cycle_finished", b"cycle_finished", "cycle_started", b"cycle_started", "event", b"event", "history_cleared", b"history_cleared", "library_entry_chosen", b"library_entry_chosen", "mechanism_judged", b"mechanism_judged", "procedure_changed", b"procedure_changed", "procedure_judged", b"procedure_judged", "research_finished", b"research_finished", "research_started", b"research_started", "round_finished", b"round_finished", "time", b"time", "verdict_reached", b"verdict_reached"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis_finished", b"analysis_finished", "availability_changed", b"availability_changed", "campaign_created", b"campaign_created", "campaign_state_changed", b"campaign_state_changed", "configuration_measured", b"configuration_measured", "cycle_finished", b"cycle_finished", "cycle_started", b"cycle_started", "event", b"event", "history_cleared", b"history_cleared", "library_entry_chosen", b"library_entry_chosen", "mechanism_judged", b"mechanism_judged", "procedure_changed", b"procedure_changed", "procedure_judged", b"procedure_judged", "research_finished", b"research_finished", "research_started", b"research_started", "round_finished", b"round_finished", "time", b"time", "verdict_reached", b"verdict_reached"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis_finished", b"analysis_finished", "campaign", b"campaign", "campaign_created", b"campaign_created", "campaign_state_changed", b"campaign_state_changed", "configuration_measured", b"configuration_measured", "cycle_finished", b"cycle_finished", "cycle_started", b"cycle_started", "event", b"event", "history_cleared", b"history_cleared", "library_entry_chosen", b"library_entry_chosen", "mechanism_judged", b"mechanism_judged", "procedure_changed", b"procedure_changed", "procedure_judged", b"procedure_judged", "research_finished", b"research_finished", "research_started", b"research_started", "round_finished", b"round_finished", "sequence", b"sequence", "time", b"time", "verdict_reached", b"verdict_reached"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis_finished", b"analysis_finished", "availability_changed", b"availability_changed", "campaign", b"campaign", "campaign_created", b"campaign_created", "campaign_state_changed", b"campaign_state_changed", "configuration_measured", b"configuration_measured", "cycle_finished", b"cycle_finished", "cycle_started", b"cycle_started", "event", b"event", "history_cleared", b"history_cleared", "library_entry_chosen", b"library_entry_chosen", "mechanism_judged", b"mechanism_judged", "procedure_changed", b"procedure_changed", "procedure_judged", b"procedure_judged", "research_finished", b"research_finished", "research_started", b"research_started", "round_finished", b"round_finished", "sequence", b"sequence", "time", b"time", "verdict_reached", b"verdict_reached"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["campaign_created", "campaign_state_changed", "cycle_started", "cycle_finished", "analysis_finished", "research_started", "round_finished", "mechanism_judged", "research_finished", "verdict_reached", "configuration_measured", "library_entry_chosen", "history_cleared", "procedure_judged", "procedure_changed"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["campaign_created", "campaign_state_changed", "cycle_started", "cycle_finished", "analysis_finished", "research_started", "round_finished", "mechanism_judged", "research_finished", "verdict_reached", "configuration_measured", "library_entry_chosen", "history_cleared", "procedure_judged", "procedure_changed", "availability_changed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
