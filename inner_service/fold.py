@@ -187,7 +187,7 @@ def _(event: trace.MechanismInstalled, search: Search, at: datetime) -> Search:
 def _(event: trace.MechanismSuspended, search: Search, at: datetime) -> Search:
     _active(search, event.mechanism)
     where = f" (line {event.line})" if event.line else ""
-    if event.kind == FailureKind.OBSTRUCTED.value:
+    if event.kind in (FailureKind.OBSTRUCTED.value, FailureKind.CONFLICTED.value):
         # What stood in the way is gone: the search gets as many attempts as at first.
         search = replace(search, run=replace(search.run, failed_proposals=0))
     reason = f"{event.hook.value} {event.kind.replace('_', ' ')} at trial {event.trial}: {event.message}{where}"

@@ -11,9 +11,10 @@ from typing import TypeVar
 
 import structlog
 
+from inner_service.conflicts import Conflict, loser
 from inner_service.mechanism import HookEffect, MechanismState
 from inner_service.run import Search
-from inner_service.trace import Event, HooksCounted, MechanismHookCounts, MechanismSuspended
+from inner_service.trace import Event, HooksCounted, MechanismHookCounts, MechanismsConflicted, MechanismSuspended
 from mechanisms.interface import Candidate, Hook, SearchView, TrialRecord
 from mechanisms.sandbox.host import FailureKind, MechanismFailure, MechanismProcess
 
@@ -168,6 +169,24 @@ class MechanismSet:
             hook = Hook.VETO if Hook.VETO in member.process.hooks else Hook.REVISE
             async with member.lock:
                 await self._suspend(member, MechanismFailure(hook, FailureKind.OBSTRUCTED, message))
+
+    async def resolve(self, conflict: Conflict) -> str:
+        """Part with one of two mechanisms that work against each other, with both on the trace; returns its name."""
+        gone: list[str] = []
+
+        def conflicted(search: Search) -> list[Event]:
+            gone[:] = [loser(search, conflict.mechanisms)]
+            order = [mechanism.name for mechanism in search.mechanisms]
+            both = tuple(sorted(conflict.mechanisms, key=order.index))
+            return [MechanismsConflicted(conflict.kind, both, gone[0], conflict.evidence, len(search.trials))]
+
+        await self._commit(conflicted)
+        other = next(name for name in conflict.mechanisms if name != gone[0])
+        failure = MechanismFailure(conflict.kind.hook, FailureKind.CONFLICTED, f"with {other}: {conflict.evidence}")
+        for member in [m for m in self._members if m.name == gone[0]]:
+            async with member.lock:
+                await self._suspend(member, failure)
+        return gone[0]
 
     async def _count(self, members: Sequence[Member]) -> None:
         counts = _taken(members)

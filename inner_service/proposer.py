@@ -22,6 +22,7 @@ from inner_service.candidates import (
     typed,
 )
 from inner_service.choice import Change, Option
+from inner_service.conflicts import Conflicts
 from inner_service.lessons.lesson import Lesson
 from inner_service.lessons.relevance import most_relevant
 from inner_service.lessons.writer import situation
@@ -87,6 +88,8 @@ class _Round:
     model: list[Option] = field(default_factory=list)
     """The model's candidates that may run."""
     refused: list[Refusal] = field(default_factory=list)
+    vetoers: list[str] = field(default_factory=list)
+    """Which mechanism vetoed each refused candidate; empty where something else refused it."""
     failure: str = ""
     """Why the model gave nothing at all."""
     first_choice: Candidate | None = None
@@ -102,6 +105,7 @@ class Proposer:
         self._task = task
         self._model = model
         self._mechanisms = mechanisms
+        self._conflicts = Conflicts()
         self._texts: dict[str, str] = {}
         """What mechanisms said in the newest prompt."""
 
@@ -119,7 +123,11 @@ class Proposer:
                 await self._consider(round_, candidate, round_.own)
         await self._ask_model(round_)
         if not round_.own and not round_.model:
+            if (conflict := self._conflicts.left_nothing(round_.vetoers)) is not None:
+                await self._mechanisms.resolve(conflict)
+                return await self.propose(count)
             raise await self._failed(round_)
+        self._conflicts.left_something()
         without = await self._without_lessons(round_) if search.run.spec.compare_lessons else None
         return await self._record(round_, await self._choose(round_), without)
 
@@ -225,6 +233,10 @@ class Proposer:
                 changes.append(Change(name, Hook.REVISE, before, text))
             candidate = revised
         vetoed = await self._mechanisms.veto(round_.view, candidate)
+        if candidate.origin is Origin.MECHANISM:
+            conflict = self._conflicts.proposed(candidate.proposer, vetoed[0] if vetoed is not None else "")
+            if conflict is not None and await self._mechanisms.resolve(conflict) == conflict.mechanisms[1]:
+                vetoed = None  # by a mechanism that is gone
         if vetoed is not None:
             name, reason = vetoed
             changes.append(Change(name, Hook.VETO, f"run {text}", f"refuse it: {reason}"))
@@ -257,6 +269,7 @@ class Proposer:
 
         await self._store.commit(self._run_id, rejected)
         self._count(changes)
+        round_.vetoers.append(mechanism)
         if candidate.origin is Origin.MODEL:
             round_.refused.append(Refusal(dict(candidate.changes), reason))
 
@@ -265,6 +278,8 @@ class Proposer:
         default = choice.in_turns([*round_.own, *round_.model], round_.search.run.decided_trials)
         answers = await self._mechanisms.rank(round_.view, [option.candidate for option in default])
         scores = dict(answers) if len(default) > 1 else {}
+        if (conflict := self._conflicts.ranked(scores)) is not None:
+            del scores[await self._mechanisms.resolve(conflict)]
         chosen = choice.ranked(default, scores)[: round_.count]
         wanted = round_.first_choice
         nothing = round_.failure or (round_.refused[-1].reason if round_.refused else "the model proposed nothing")

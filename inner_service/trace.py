@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from pydantic import TypeAdapter
 
+from inner_service.conflicts import ConflictKind
 from inner_service.lessons.lesson import Lesson
 from inner_service.mechanism import GateReport, HookEffect, Mechanism, MechanismEffect
 from inner_service.run import Confirmation, RunSpec, RunState, SearchConfig, Trial
@@ -130,6 +131,17 @@ class MechanismSuspended:
     kind: str
     message: str
     line: int = 0
+    trial: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MechanismsConflicted:
+    """Two mechanisms, the older one first, worked against each other; one of them is suspended next."""
+
+    kind: ConflictKind
+    mechanisms: tuple[str, ...]
+    suspended: str
+    evidence: str
     trial: int = 0
 
 
@@ -302,6 +314,7 @@ Event: TypeAlias = (
     | MechanismInstalled
     | MechanismRejected
     | MechanismSuspended
+    | MechanismsConflicted
     | MechanismUninstalled
     | DecisionChanged
     | HooksCounted

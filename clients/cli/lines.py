@@ -98,6 +98,9 @@ _LINES: dict[str, Callable[[Search, Any], str]] = {
     "run_state_changed": _state,
     "mechanism_installed": _installed,
     "mechanism_suspended": _suspended,
+    "mechanisms_conflicted": lambda search, what: (
+        f"mechanisms {' and '.join(map(short, what.mechanisms))} conflict: {what.evidence}"
+    ),
     "run_confirmed": _confirmed,
     "availability_changed": lambda search, what: wording.availability(what),
     "proposal_failed": lambda search, what: f"no proposal: {what.reason}",

@@ -33,6 +33,8 @@ class FailureKind(StrEnum):
     """All calls together took longer than the mechanism's time budget."""
     OBSTRUCTED = "obstructed"
     """It vetoed nearly everything, or proposed the same again and again."""
+    CONFLICTED = "conflicted"
+    """It worked against another mechanism, and had to go for it."""
 
 
 class MechanismFailure(Exception):

@@ -9,6 +9,7 @@ import pytest
 from bilevel.v1 import trace_pb2
 
 from inner_service import trace
+from inner_service.conflicts import ConflictKind
 from inner_service.fold import apply
 from inner_service.lessons.lesson import FailureClass, Lesson, LessonKind
 from inner_service.mechanism import GateFinding, GateReport, HookEffect, Mechanism, MechanismEffect
@@ -69,6 +70,7 @@ EXAMPLES: list[trace.Event] = [
     trace.MechanismInstalled(MECHANISM),
     trace.MechanismRejected("m", REPORT, "source"),
     trace.MechanismSuspended("m", Hook.VETO, "raised", "text", 3, 4),
+    trace.MechanismsConflicted(ConflictKind.RANKINGS, ("a", "b"), "b", "text", 4),
     trace.MechanismUninstalled("m", "why", MechanismEffect((EFFECT,), 2, 1)),
     trace.DecisionChanged("m", Hook.VETO, 3, "before", "after"),
     trace.HooksCounted(3, (trace.MechanismHookCounts("m", (EFFECT,), 4, "hash"),)),
