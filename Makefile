@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 BUF := $(VENV)/node_modules/.bin/buf
 PACKAGES := service_kit mechanisms gpt_trainer inner_service outer_service clients
 
-.PHONY: help setup demo test test-long attacks lint format proto proto-check revision buf clean
+.PHONY: help setup demo demo-memory test test-long attacks lint format proto proto-check revision buf clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -23,6 +23,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY) ## Bare search beside bilevel search on real CPU GPT training, offline
 	$(BIN)/bilevel demo
+
+demo-memory: $(READY) ## A second run that starts from the first one's lessons and library, on real CPU GPT training, offline
+	$(BIN)/bilevel demo-memory
 
 test: $(READY) ## The default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile

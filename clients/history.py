@@ -161,8 +161,9 @@ class RunHistory:
 
     @property
     def decided(self) -> int:
-        """Trials kept or discarded, without the baseline."""
-        return sum(1 for number, trial in self.trials.items() if number > 0 and trial.state in _DECIDED)
+        """Trials kept or discarded, without baselines."""
+        baseline = trace_pb2.TRIAL_ORIGIN_BASELINE
+        return sum(1 for trial in self.trials.values() if trial.origin != baseline and trial.state in _DECIDED)
 
     @property
     def maximize(self) -> bool:

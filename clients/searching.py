@@ -40,6 +40,10 @@ class SearchPlan:
     confirmation_seeds: int = 5
     configuration_every: int = 5
     mechanism_every: int = 10
+    probation_trials: int = 0
+    """Trials after which a new mechanism is judged; 0 is mechanism_every."""
+    library: bool = True
+    """Whether level 2 is offered the library of earlier searches' mechanisms."""
     max_tokens: int = 0
     """Limit for each loop; 0 is none."""
     lessons: bool = False
@@ -73,6 +77,8 @@ class SearchPlan:
             configuration_every=self.configuration_every,
             mechanism_every=self.mechanism_every,
             mode=outer_pb2.CAMPAIGN_MODE_SYNCHRONOUS,
+            probation_trials=self.probation_trials,
+            library=outer_pb2.LIBRARY_USE_OFFERED if self.library else outer_pb2.LIBRARY_USE_NONE,
             max_tokens=self.max_tokens,
         )
 

@@ -95,7 +95,9 @@ def _search_plan(plan: Plan, cell: Cell) -> SearchPlan:
         confirmation_seeds=design.confirmation_seeds,
         configuration_every=design.configuration_every,
         mechanism_every=design.mechanism_every,
-        lessons=False,  # a group must not learn from another
+        # A group must not learn from another.
+        library=False,
+        lessons=False,
     )
 
 

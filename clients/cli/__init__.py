@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from clients.cli import ablate, conform, demo, lessons, library, mechanisms, run, runs, security, serve
+from clients.cli import ablate, conform, demo, demo_memory, lessons, library, mechanisms, run, runs, security, serve
 from clients.cli.execution import EXIT_CODES
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     epilog=EXIT_CODES,
 )
 app.command(name="demo", epilog=EXIT_CODES)(demo.demo)
+app.command(name="demo-memory", epilog=EXIT_CODES)(demo_memory.demo_memory)
 app.command(name="run", epilog=EXIT_CODES)(run.run)
 app.command(name="ablate", epilog=EXIT_CODES)(ablate.ablate)
 app.add_typer(runs.app)

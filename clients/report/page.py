@@ -18,6 +18,8 @@ from markupsafe import Markup
 from clients import wording
 from clients.campaign_history import Research
 from clients.history import MechanismHistory, Spending
+from clients.memory import Retried, kept_of, retried
+from clients.memory_history import LessonHistory
 from clients.report.chart import Chart, comparison_chart, run_chart
 from clients.report.record import RunRecord, Summary
 
@@ -65,6 +67,15 @@ class Purpose:
 
 
 @dataclass(frozen=True, slots=True)
+class LessonRow:
+    """A lesson's part in a run."""
+
+    lesson: LessonHistory
+    kept: list[int]
+    """Kept trials that cited it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Section:
     """One run on the page."""
 
@@ -76,6 +87,9 @@ class Section:
     mechanisms: list[MechanismHistory]
     sessions: list[Session]
     purposes: list[Purpose]
+    lessons: list[LessonRow]
+    retried: list[Retried]
+    """What was taken from the library."""
 
 
 def render_page(records: Sequence[RunRecord]) -> str:
@@ -140,6 +154,8 @@ def _section(record: RunRecord, anchor: str) -> Section:
         list(history.mechanisms.values()),
         [_session(research) for research in record.campaign.research] if record.campaign is not None else [],
         _purposes(record),
+        [LessonRow(lesson, kept_of(history, lesson.cited)) for lesson in history.memory.lessons.values()],
+        retried(history, record.campaign_events),
     )
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from bilevel.v1 import trace_pb2
+from bilevel.v1 import outer_pb2, trace_pb2
 
 from clients import lesson_files
 from clients.history import RunHistory
-from clients.memory import lines, to_json
+from clients.memory import lines, retried, to_json
+from clients.report.page import render_page
 from service_kit.errors import InvalidArgument
-from tests.clients.conftest import Script
+from tests.clients.conftest import Script, tell_run
 
 
 def remembered(scripted: bool = True, compare: bool = True) -> RunHistory:
@@ -41,7 +43,44 @@ def test_in_view_cited_and_changed_are_three_things() -> None:
     assert (a["in_view"], a["cited"], a["cited_and_kept"]) == ([1, 2], [1, 2], [1])
     assert (b["in_view"], b["cited"], b["cited_and_kept"]) == ([1, 2], [], [])
     assert (told["compared"], [change["trial"] for change in told["changed"]]) == (2, [1])
-    assert told["written"] == ["lessons/c"]
+    assert told["written"] == [{"name": "lessons/c", "statement": "z"}]
+
+
+def test_what_came_from_the_library_and_what_it_changed_is_told() -> None:
+    script, history = Script("runs/r"), remembered()
+    session, offer = (
+        "campaigns/c1/researchSessions/1",
+        outer_pb2.LibraryOffer(choice="library:tabu", record="kept once"),
+    )
+    chosen = outer_pb2.LibraryEntryChosen(session=session, offer=offer, reason="it fits")
+    script.tell(library_entry_chosen=chosen)
+    [unfinished] = retried(history, script.campaign)
+    assert (unfinished.choice, unfinished.mechanism, unfinished.changed) == ("library:tabu", "", [])
+    script.tell(research_finished=outer_pb2.ResearchFinished(session=session, mechanism="tabu", outcome=1))
+    history.on_mechanism_installed(
+        trace_pb2.MechanismInstalled(mechanism=trace_pb2.Mechanism(name="runs/r/mechanisms/tabu")), script.events
+    )  # type: ignore[arg-type]
+    for trial in (2, 2, 1):
+        change = trace_pb2.DecisionChanged(mechanism="tabu", trial=trial)
+        history.on_decision_changed(change, script.events)  # type: ignore[arg-type]
+    assert to_json(history, script.campaign)["library"][0]["changed"] == [1, 2]
+    said = "\n".join(lines(history, script.campaign))
+    assert "library:tabu of the library was tried again: installed as tabu, 2 decisions changed (trials 1, 2)" in said
+
+
+def test_the_report_shows_lessons_escaped_and_their_part() -> None:
+    record = tell_run("r9", "second run", True, trials=12)
+    shown = trace_pb2.LessonsShown(trial=1, lessons=["lessons/a"], statements=["<i>less</i>"])
+    record.history.on_lessons_shown(shown, record.events[0])
+    record.history.on_lessons_cited(trace_pb2.LessonsCited(trial=1, lessons=["lessons/a"]), record.events[0])
+    compared = trace_pb2.LessonsCompared(trial=1, without_lessons="p<q", with_lessons="q", differs=True)
+    record.history.on_lessons_compared(compared, record.events[0])
+    page = render_page([record])
+    assert "&lt;i&gt;less&lt;/i&gt;" in page
+    assert "<i>less" not in page
+    assert "another first candidate 1 time" in page
+    assert "p&lt;q" in page
+    assert "Memory of earlier searches" not in render_page([tell_run("r8", "bare", False, trials=3)])
 
 
 def test_the_words_claim_no_more_than_was_measured() -> None:
@@ -61,8 +100,6 @@ def test_an_exported_lesson_comes_back_the_same(tmp_path: Path) -> None:
     )
     lesson.update_time.FromSeconds(1_760_000_000)
     file = tmp_path / "lessons.json"
-    import json
-
     file.write_text(json.dumps(lesson_files.document([lesson])))
     [back] = lesson_files.read(file)
     assert back == lesson
