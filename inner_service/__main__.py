@@ -51,8 +51,9 @@ def options_of(parsed: argparse.Namespace) -> Options:
         hint = "For example --task gpt=127.0.0.1:7401, once `python -m gpt_trainer serve --listen 127.0.0.1:7401` runs."
         raise InvalidArgument.of("--task", f"must name at least one task, here or in {TASKS_VARIABLE}", hint=hint)
     server = ServerSettings.secured(parsed.listen, parsed.address_file, insecure=parsed.insecure)
-    database = parsed.database or PathSettings.load().database_url("inner")
-    return Options(server, database, tasks, loopback, SandboxPolicy(allow_weak=parsed.allow_weak_sandbox))
+    paths, sandbox = PathSettings.load(), SandboxPolicy(allow_weak=parsed.allow_weak_sandbox)
+    database = parsed.database or paths.database_url("inner")
+    return Options(server, database, tasks, loopback, paths.lease_seconds, sandbox)
 
 
 def _parser() -> argparse.ArgumentParser:

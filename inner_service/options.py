@@ -23,5 +23,7 @@ class Options:
     """By name."""
     loopback_tasks: bool = False
     """Whether a run may name a task by its address on this machine."""
+    lease_seconds: float = 10.0
+    """How long a run rests when the service that drives it has died, where several share a database."""
     sandbox: SandboxPolicy = _SANDBOX
     """What mechanisms need of this machine."""

@@ -236,7 +236,7 @@ class Runs:
         return await self._loop(run_id)
 
     async def _set_going(self, run_id: str, action: str, expected: RunState, reason: str) -> Run:
-        others = await self.store.leases.of_others(stream_of(run_id)) if self.store.shared else ()
+        others = await self.store.leases.of_others(f"{stream_of(run_id)}/trials")
 
         def going(search: Search) -> list[Event]:
             require(search, action, expected)

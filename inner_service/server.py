@@ -28,7 +28,7 @@ async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> N
     """Serve until a signal; runs that were being driven go on. Raises :class:`ServiceError` when it cannot."""
     draining = asyncio.Event()
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "inner"))
-    store = await Store.open(options.database)
+    store = await Store.open(options.database, options.lease_seconds)
     tasks = Tasks(options.tasks, loopback=options.loopback_tasks)
     runs = Runs(store, tasks, model, options.sandbox, PatienceSettings.load().seconds)
     recovering: list[asyncio.Task[None]] = []

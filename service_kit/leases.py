@@ -27,7 +27,7 @@ from service_kit.database import Database
 from service_kit.errors import ServiceError
 
 LEASE_SECONDS = 10.0
-"""How long work rests when its owner has died."""
+"""How long work rests when its owner has died, unless BILEVEL_LEASE_SECONDS says otherwise."""
 
 metadata = MetaData()
 _leases = Table(

@@ -21,6 +21,7 @@ BILEVEL_HOME             ~/.local/share/bilevel                     databases, r
 BILEVEL_CACHE            ~/.cache/bilevel                           what can be made again: tokenised data
 BILEVEL_DATABASE         (a file under BILEVEL_HOME)                SQLAlchemy URL of a service's database
 BILEVEL_PATIENCE         900                                        see :mod:`service_kit.patience`
+BILEVEL_LEASE_SECONDS    10                                         when another service takes over, see leases
 BILEVEL_LOG_FORMAT       console on a terminal, else json           see :mod:`service_kit.logs`
 BILEVEL_LOG_LEVEL        info                                       see :mod:`service_kit.logs`
 BILEVEL_TLS_CERT         (none: no TLS)                             certificate chain that a server shows, PEM
@@ -150,6 +151,8 @@ class PathSettings(EnvironmentSettings):
     cache: Path = Field(Path("~/.cache/bilevel"), alias="BILEVEL_CACHE")
     """Data that can be made again."""
     database: str | None = Field(None, alias="BILEVEL_DATABASE")
+    lease_seconds: float = Field(10.0, alias="BILEVEL_LEASE_SECONDS", ge=1, le=3600)
+    """How long work rests when the service that did it has died, where several share a database."""
 
     @field_validator("home", "cache")
     @classmethod

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from aiohttp import web
 from bilevel.v1 import common_pb2, inner_pb2_grpc, task_pb2, task_pb2_grpc, trace_pb2
@@ -366,12 +367,17 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
 
     @asynccontextmanager
     async def serve(
-        tasks: dict[str, str] | None = None, *, loopback: bool = False, patience: float = 0.0
+        tasks: dict[str, str] | None = None,
+        *,
+        loopback: bool = False,
+        database: str = f"sqlite:///{tmp_path / 'inner.db'}",
+        lease_seconds: float = 10.0,
+        patience: float = 0.0,
     ) -> AsyncIterator[Inner]:
         settings = ModelSettings.load(base_url=endpoint.url, model="test-model", retries=0)
         async with AsyncExitStack() as stack:
             model = LanguageModel(settings)
-            store = await Store.open(f"sqlite:///{tmp_path / 'inner.db'}")
+            store = await Store.open(database, lease_seconds)
             addresses = tasks if tasks is not None else {"quadratic": served.address, "lost": "127.0.0.1:9"}
             configured = Tasks({name: TaskAddress(at) for name, at in addresses.items()}, loopback=loopback)
             runs, draining = Runs(store, configured, model, patience=patience), asyncio.Event()
@@ -404,8 +410,10 @@ async def inner(serve_inner: Serve) -> AsyncIterator[Inner]:
 class Process:
     """The inner service as its own process; every start after the first is at the same address."""
 
-    def __init__(self, folder: Path, task: str, model: str) -> None:
+    def __init__(self, folder: Path, task: str, model: str, database: str = "", **environment: str) -> None:
         self.folder, self.task, self.model = folder, task, model
+        self.database = database or f"sqlite:///{folder / 'inner.db'}"
+        self.environment = environment
         self.group: ProcessGroup | None = None
         self.address = "127.0.0.1:0"
         self.channel: Any = None
@@ -414,8 +422,9 @@ class Process:
         address = self.folder / "address"
         address.unlink(missing_ok=True)
         options = ["--listen", self.address, "--address-file", str(address), "--task", f"quadratic={self.task}"]
-        options += ["--database", f"sqlite:///{self.folder / 'inner.db'}"]
+        options += ["--database", self.database]
         environment = {"OPENAI_BASE_URL": self.model, "BILEVEL_MODEL": "test-model", "PATH": "/usr/bin:/bin"}
+        environment |= self.environment
         self.group = await spawn([sys.executable, "-m", "inner_service", *options], env=environment)
         ended = asyncio.create_task(self.group.wait())
         while not address.exists():
@@ -425,6 +434,12 @@ class Process:
         self.address = address.read_text().strip()
         self.channel = grpc.aio.insecure_channel(self.address)
         return inner_pb2_grpc.InnerLoopServiceStub(self.channel)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to every process of the service."""
+        assert self.group is not None
+        for process in psutil.Process(self.group.pid).children(recursive=True):
+            process.send_signal(number)
 
     async def kill(self) -> None:
         assert self.group is not None
