@@ -12,11 +12,10 @@ driver has died. It goes on with them as after a restart.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
@@ -191,7 +190,7 @@ class Runs:
     async def _evaluate(self, run_id: str, number: int) -> Trial:
         loop = await self._loop(run_id)
         name = f"{stream_of(run_id)}/trials/{number}"
-        async with self._leased(name) as taken:
+        async with self.store.leases.working(name) as taken:
             if not taken:
                 raise WrongState("trial", name, "being evaluated", "evaluate", ("proposed",))
             # Whoever resumes the run looks for leases after doing so: one of the two sees the other.
@@ -297,7 +296,7 @@ class Runs:
         if previous is not None:
             await asyncio.gather(previous, return_exceptions=True)
         try:
-            async with self._leased(stream_of(run_id)) as taken:
+            async with self.store.leases.working(stream_of(run_id)) as taken:
                 if taken:
                     await self._go_on(run_id)
         except LeaseLost:
@@ -346,20 +345,6 @@ class Runs:
         await loop.drive()
         if (await self.store.search(run_id)).run.state.terminal:
             await self._retire(run_id)
-
-    @contextlib.asynccontextmanager
-    async def _leased(self, name: str) -> AsyncIterator[bool]:
-        """Hold a lease for the block, whose commits it guards; False where it is another's."""
-        leases = self.store.leases
-        if not await leases.acquire(name):
-            yield False
-            return
-        try:
-            with leases.guard(name):
-                yield True
-        finally:
-            with contextlib.suppress(StorageFailed):  # it runs out by itself
-                await leases.release(name)
 
     async def _is_driven_elsewhere(self, run_id: str) -> bool:
         await self.store.search(run_id)  # raises NotFound

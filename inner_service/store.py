@@ -84,6 +84,11 @@ class Store:
             await store.leases.revoke_all()  # whoever held them has ended
         return store
 
+    @classmethod
+    async def open_for_audit(cls, url: str) -> Self:
+        """Beside the service that owns it, for :meth:`verify` and :meth:`rebuild`; the tables must be the newest."""
+        return cls(await Database.open(url, SCHEMA, upgrade=False))
+
     @property
     def shared(self) -> bool:
         """Whether other services may work on the same runs."""
@@ -91,6 +96,11 @@ class Store:
 
     async def close(self) -> None:
         await self._database.close()
+
+    async def extent(self) -> dict[str, int]:
+        """Every stream of the log with its last number."""
+        async with self._database.reading() as connection:
+            return await self._log.streams(connection)
 
     async def create(self, run_id: str, event: trace.RunCreated, request_id: str = "") -> Search:
         """Begin a trace; with a ``request_id`` that was used before, the run that it created then."""

@@ -39,6 +39,8 @@ class Options:
     """Address of the inner service."""
     sandbox: SandboxPolicy
     """What sources that are judged here run under."""
+    lease_seconds: float
+    """How long a campaign rests when the service that supervises it has died, where several share a database."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,7 +57,7 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
     """Serve until a signal; unfinished campaigns go on. Raises :class:`ServiceError` for what is configured wrongly."""
     draining = asyncio.Event()
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "outer"))
-    store = await Store.open(options.database)
+    store = await Store.open(options.database, options.lease_seconds)
     inner = InnerClient(options.inner, ChannelSecurity.load())
     supervisor = Supervisor(store, inner, model, PatienceSettings.load().seconds)
 
@@ -83,8 +85,9 @@ def options_of(parsed: argparse.Namespace) -> Options:
         if not address.startswith("unix:"):
             parse_address(address, option)
     server = ServerSettings.secured(parsed.listen, parsed.address_file, insecure=parsed.insecure)
-    database = parsed.database or PathSettings.load().database_url("outer")
-    return Options(server, database, parsed.inner, SandboxPolicy(allow_weak=parsed.allow_weak_sandbox))
+    paths, sandbox = PathSettings.load(), SandboxPolicy(allow_weak=parsed.allow_weak_sandbox)
+    database = parsed.database or paths.database_url("outer")
+    return Options(server, database, parsed.inner, sandbox, paths.lease_seconds)
 
 
 def _parser() -> argparse.ArgumentParser:

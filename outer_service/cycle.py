@@ -27,7 +27,8 @@ from outer_service.reconfiguration import Reconfiguration
 from outer_service.session import MakeRoom, Session
 from outer_service.store import Store
 from outer_service.turns import UNUSABLE, BudgetSpent
-from service_kit.errors import RemoteError
+from service_kit.errors import RemoteError, StorageFailed
+from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import ModelError
 from service_kit.patience import AvailabilityChanged, Tell, Waiting
@@ -122,6 +123,8 @@ class Cycles:
                 raise
             run = await self._inner.run(campaign.run)
             return _Ended(f"the inner loop said: {error.message}", counted=run.state.steerable)
+        except (LeaseLost, StorageFailed):
+            raise
         except Exception as error:
             # Whatever it is, the run must go on: the text is in the log and the cycle has failed for all to see.
             log.error("unexpected error in a cycle", campaign=campaign.id, exc_info=error)

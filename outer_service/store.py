@@ -1,31 +1,39 @@
 """Where campaigns are kept: the event log, and beside it the rows that repeat what it says. The only place with SQL.
 
-Ownership: the store owns its database. One process supervises the campaigns of one database. Concurrency: commits of
-one campaign happen one after the other; each sees the state that all earlier ones left. Readers and watchers delay
-nobody.
+Ownership: the store owns its database. A SQLite file belongs to one store of one process; any number of stores share a
+PostgreSQL database.
+
+Concurrency: commits of one campaign happen one after the other, whichever store makes them; each sees the state that
+all earlier ones left. A commit within a lease's guard, which is what supervises a campaign, fails in its own
+transaction once the lease is another's (:mod:`service_kit.leases`). Readers and watchers delay nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import inspect
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Self
+from functools import cache
+from typing import Any, Self
 
-from pydantic import TypeAdapter
-from sqlalchemy import insert, select, update
+from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outer_service import events
+from outer_service import events, fold
 from outer_service.campaign import Campaign, CampaignState
-from outer_service.fold import apply
+from outer_service.fold import IllegalEvent, apply
 from outer_service.library import LibraryEntry, installed, judged
 from outer_service.tables import SCHEMA, campaigns, library
 from service_kit.database import Database
 from service_kit.errors import AlreadyExists, NotFound
-from service_kit.eventlog import EventLog, Idle, StoredEvent
+from service_kit.eventlog import EventLog, Idle, Problem, StoredEvent
+from service_kit.leases import LEASE_SECONDS, Leases
 
 _CAMPAIGN = TypeAdapter(Campaign)
 _ENTRY = TypeAdapter(LibraryEntry)
@@ -46,18 +54,37 @@ class Entry:
 class Store:
     """The campaigns and the library of one outer service. Create it with :meth:`open`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, lease_seconds: float = LEASE_SECONDS) -> None:
+        self.leases = Leases(database, lease_seconds)
         self._database = database
         self._log = EventLog(database)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @classmethod
-    async def open(cls, url: str) -> Self:
+    async def open(cls, url: str, lease_seconds: float = LEASE_SECONDS) -> Self:
         """Raises :class:`InvalidArgument` for an unusable URL and :class:`ServiceError` without a database."""
-        return cls(await Database.open(url, SCHEMA, exclusive=True))
+        store = cls(await Database.open(url, SCHEMA, exclusive=True), lease_seconds)
+        if not store.shared:
+            await store.leases.revoke_all()  # whoever held them has ended
+        return store
+
+    @classmethod
+    async def open_for_audit(cls, url: str) -> Self:
+        """Beside the service that owns it, for :meth:`verify` and :meth:`rebuild`; the tables must be the newest."""
+        return cls(await Database.open(url, SCHEMA, upgrade=False))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other services may work on the same campaigns."""
+        return self._database.shared
 
     async def close(self) -> None:
         await self._database.close()
+
+    async def extent(self) -> dict[str, int]:
+        """Every stream of the log with its last number."""
+        async with self._database.reading() as connection:
+            return await self._log.streams(connection)
 
     async def create(
         self, campaign_id: str, event: events.CampaignCreated, request_id: str = ""
@@ -67,6 +94,7 @@ class Store:
         Also says whether the campaign is new. Raises :class:`AlreadyExists` when another campaign supervises the run.
         """
         async with self._database.transaction() as connection:
+            await self._database.alone(connection, campaigns)
             if request_id and (known := await self._by_request(connection, request_id)) is not None:
                 return known, False
             unfinished = [state.value for state in CampaignState if not state.terminal]
@@ -91,15 +119,25 @@ class Store:
         async with self._database.reading() as connection:
             return await self._read(connection, campaign_id)
 
-    async def commit(self, campaign_id: str, decide: Decide) -> Campaign:
+    async def commit(self, campaign_id: str, decide: Decide, *, revoke: bool = False) -> Campaign:
         """Let ``decide``'s events happen: the log, the rows and the library change together or not at all.
 
-        Raises :class:`NotFound`, whatever ``decide`` raises, and IllegalEvent for what cannot happen.
+        With ``revoke`` all leases of the campaign end with it, so that nobody works on it any more. Raises
+        :class:`NotFound`, whatever ``decide`` raises, IllegalEvent for what cannot happen, :class:`LeaseLost` and
+        :class:`StorageFailed`.
         """
+        return await self._database.uninterrupted(self._commit(campaign_id, decide, revoke))
+
+    async def _commit(self, campaign_id: str, decide: Decide, revoke: bool) -> Campaign:
+        stream = stream_of(campaign_id)
         async with self._locks[campaign_id], self._database.transaction() as connection:
+            await self.leases.check(connection)
+            if revoke:
+                await self.leases.revoke(connection, stream)
+            await self._log.lock(connection, stream)
             campaign = await self._read(connection, campaign_id)
             happening = decide(campaign)
-            stored = await self._log.append(connection, stream_of(campaign_id), [events.encode(e) for e in happening])
+            stored = await self._log.append(connection, stream, [events.encode(e) for e in happening])
             for event, at in zip(happening, stored, strict=True):
                 await self._remember(connection, campaign, event, at.time)
                 campaign = apply(campaign, event, at.time, at.sequence, campaign_id)
@@ -110,19 +148,64 @@ class Store:
 
     async def campaigns(self, limit: int, before: int | None = None) -> list[tuple[int, Campaign]]:
         """Up to ``limit`` campaigns, newest first, with their numbers; ``before`` continues after that number."""
-        query = select(campaigns.c.number, campaigns.c.document).order_by(campaigns.c.number.desc()).limit(limit)
+        query = select(campaigns).order_by(campaigns.c.number.desc()).limit(limit)
         if before is not None:
             query = query.where(campaigns.c.number < before)
         async with self._database.reading() as connection:
-            rows = await connection.execute(query)
-            return [(row.number, _CAMPAIGN.validate_python(row.document)) for row in rows]
+            return [(row.number, await self._of(connection, row)) for row in await connection.execute(query)]
 
     async def campaigns_in(self, *states: CampaignState) -> list[Campaign]:
         """The campaigns in one of ``states``, oldest first."""
         wanted = [state.value for state in states]
-        query = select(campaigns.c.document).where(campaigns.c.state.in_(wanted)).order_by(campaigns.c.number)
+        query = select(campaigns).where(campaigns.c.state.in_(wanted)).order_by(campaigns.c.number)
         async with self._database.reading() as connection:
-            return [_CAMPAIGN.validate_python(document) for document in (await connection.execute(query)).scalars()]
+            return [await self._of(connection, row) for row in await connection.execute(query)]
+
+    async def verify(self, campaign_id: str = "") -> list[Problem]:
+        """Everything that rows or numbers say and the log does not bear out; of all campaigns without ``campaign_id``.
+
+        The library is not looked at: it outlives campaigns.
+        """
+        found = []
+        async with self._database.reading() as connection:
+            streams = await self._log.streams(connection)
+            rows = {stream_of(row.id): row for row in await connection.execute(select(campaigns))}
+            for stream in [stream_of(campaign_id)] if campaign_id else sorted(streams.keys() | rows.keys()):
+                problems = await self._problems(connection, stream, streams.get(stream), rows.get(stream))
+                found += [Problem(stream, text) for text in problems]
+        return found
+
+    async def _problems(
+        self, connection: AsyncConnection, stream: str, last: int | None, row: Row[Any] | None
+    ) -> list[str]:
+        if last is None:
+            return ["there are rows, but no log"]
+        if missing := await self._log.missing(connection, stream, last):
+            return missing
+        try:
+            folded = await self._folded(connection, stream.removeprefix("campaigns/"))
+        except Unfoldable as error:
+            return [str(error)]
+        if row is None:
+            return ["the row of the campaign is missing"]
+        found = [] if row.state == folded.state.value else [f"the row's state is {row.state}"]
+        try:
+            stored = _CAMPAIGN.validate_python(row.document)
+        except ValidationError as error:
+            return [*found, f"the row cannot be read: {error}"]
+        names = [field.name for field in fields(folded) if getattr(stored, field.name) != getattr(folded, field.name)]
+        return found + [f"{name} is not what the log says" for name in names]
+
+    async def rebuild(self, campaign_id: str) -> Campaign:
+        """Write a campaign's row anew from its log. Raises :class:`NotFound`."""
+        async with self._database.transaction() as connection:
+            await self._log.lock(connection, stream_of(campaign_id))
+            campaign = await self._folded(connection, campaign_id)
+            known = update(campaigns).where(campaigns.c.id == campaign_id).values(**_row(campaign))
+            if (await connection.execute(known.returning(campaigns.c.id))).first() is None:
+                row = {"id": campaign_id, "run": campaign.run, **_row(campaign)}
+                await connection.execute(insert(campaigns), row)
+        return campaign
 
     async def entries(self, campaign_id: str, after: int = 0) -> AsyncIterator[Entry]:
         """The events after number ``after`` that are committed by now. Raises :class:`NotFound`."""
@@ -176,18 +259,39 @@ class Store:
         return entry
 
     async def _read(self, connection: AsyncConnection, campaign_id: str) -> Campaign:
-        query = select(campaigns.c.document).where(campaigns.c.id == campaign_id)
-        document = (await connection.execute(query)).scalar_one_or_none()
-        if document is None:
-            hint = "ListCampaigns gives the campaigns that exist"
-            raise NotFound("campaign", f"campaigns/{campaign_id}", hint)
-        campaign: Campaign = _CAMPAIGN.validate_python(document)
+        row = (await connection.execute(select(campaigns).where(campaigns.c.id == campaign_id))).first()
+        if row is None:
+            raise _unknown(campaign_id)
+        return await self._of(connection, row)
+
+    async def _of(self, connection: AsyncConnection, row: Row[Any]) -> Campaign:
+        """The campaign of a row; from its log where other code wrote the row."""
+        if row.fingerprint != fingerprint():
+            return await self._folded(connection, row.id)
+        campaign: Campaign = _CAMPAIGN.validate_python(row.document)
+        return campaign
+
+    async def _folded(self, connection: AsyncConnection, campaign_id: str) -> Campaign:
+        """The fold of the whole log. Raises :class:`NotFound` and Unfoldable."""
+        campaign, after = None, 0
+        while stored := await self._log.read(stream_of(campaign_id), after, connection=connection):
+            for entry in stored:
+                try:
+                    event = events.decode(entry.kind, entry.payload)
+                    campaign = apply(campaign, event, entry.time, entry.sequence, campaign_id)
+                except (ValueError, KeyError) as error:
+                    raise Unfoldable(f"event {entry.sequence} cannot be read: {error}") from error
+                except IllegalEvent as error:
+                    text = f"event {entry.sequence} cannot follow those before it: {error}"
+                    raise Unfoldable(text) from error
+            after = stored[-1].sequence
+        if campaign is None:
+            raise _unknown(campaign_id)
         return campaign
 
     async def _by_request(self, connection: AsyncConnection, request_id: str) -> Campaign | None:
-        query = select(campaigns.c.document).where(campaigns.c.request_id == request_id)
-        document = (await connection.execute(query)).scalar_one_or_none()
-        return None if document is None else _CAMPAIGN.validate_python(document)
+        row = (await connection.execute(select(campaigns).where(campaigns.c.request_id == request_id))).first()
+        return None if row is None else await self._of(connection, row)
 
     async def _remember(self, connection: AsyncConnection, before: Campaign, event: events.Event, at: datetime) -> None:
         """What ``event`` means for the library."""
@@ -201,6 +305,17 @@ class Store:
             for found in [await _library_entry(connection, sha256) for sha256 in hashes]:
                 if found is not None:
                     await _put(connection, judged(found, before.name, event), new=False)
+
+
+class Unfoldable(Exception):
+    """An event of a log cannot be read, or cannot follow those before it."""
+
+
+@cache
+def fingerprint() -> str:
+    """Of the code that writes the rows: the shape of a campaign and how it follows from the events."""
+    shape = json.dumps(_CAMPAIGN.json_schema(), sort_keys=True)
+    return hashlib.sha256(f"{shape}\n{inspect.getsource(fold)}".encode()).hexdigest()[:16]
 
 
 def stream_of(campaign_id: str) -> str:
@@ -227,4 +342,9 @@ def _entry(stored: StoredEvent) -> Entry:
 
 
 def _row(campaign: Campaign) -> dict[str, object]:
-    return {"state": campaign.state.value, "document": _CAMPAIGN.dump_python(campaign, mode="json")}
+    document = _CAMPAIGN.dump_python(campaign, mode="json")
+    return {"state": campaign.state.value, "document": document, "fingerprint": fingerprint()}
+
+
+def _unknown(campaign_id: str) -> NotFound:
+    return NotFound("campaign", f"campaigns/{campaign_id}", "ListCampaigns gives the campaigns that exist")

@@ -15,11 +15,14 @@ from outer_service.campaign import Campaign, CampaignState, Mode, ResearchOutcom
 from outer_service.cycle import Cycles
 from outer_service.inner_client import InnerClient
 from outer_service.observed import ObservedRun, RunState, TraceMoment
-from outer_service.store import Store
-from service_kit.errors import RemoteError, WrongState
+from outer_service.store import Store, stream_of
+from service_kit.errors import RemoteError, StorageFailed, WrongState
+from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
 
 _NEWS = frozenset(("checkpoint_reached", "run_state_changed", "trial_decided"))
+
+_PULSE_SECONDS = 1.0
 
 log = structlog.get_logger("outer_service.supervisor")
 
@@ -34,13 +37,40 @@ class Supervisor:
         self._cycles = Cycles(store, inner, model, patience)
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
+        self._pulse: asyncio.Task[None] | None = None
+        self._over: set[str] = set()
+        """Campaigns that were supervised here to their end."""
+
     async def recover(self) -> None:
-        """Go on with every campaign whose run may still need it."""
-        for campaign in await self._store.campaigns_in(CampaignState.ACTIVE, CampaignState.PAUSED):
-            self.adopt(campaign)
-        for campaign in await self._store.campaigns_in(CampaignState.CANCELLED):
-            if campaign.policy.mode is Mode.SYNCHRONOUS:
+        """Go on with the campaigns that nobody supervises, now and, on a database that is shared, from now on."""
+        await self._take_over()
+        if self._store.shared:
+            self._pulse = asyncio.create_task(self._beat())
+
+    async def _take_over(self) -> None:
+        """Supervise every campaign whose run may still need it and that nobody supervises."""
+        of_others = await self._store.leases.of_others()
+        unfinished = await self._store.campaigns_in(CampaignState.ACTIVE, CampaignState.PAUSED)
+        cancelled = await self._store.campaigns_in(CampaignState.CANCELLED)
+        for campaign in [*unfinished, *(c for c in cancelled if c.policy.mode is Mode.SYNCHRONOUS)]:
+            if not {campaign.id, campaign.name} & {*self._tasks, *self._over, *of_others}:
                 self.adopt(campaign)
+
+    async def _beat(self) -> None:
+        """Keep the campaigns of this service, notice those that it has lost, take over those of dead ones."""
+        pause = min(_PULSE_SECONDS, self._store.leases.seconds / 4)
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                for name in await self._store.leases.renew():
+                    if (task := self._tasks.get(name.split("/")[1])) is not None:
+                        task.cancel()
+                await self._take_over()
+            except StorageFailed as error:
+                log.warning("the leases cannot be renewed", reason=error.message)
+            except Exception as error:
+                # Without its pulse the service would lose every campaign: the next beat may do better.
+                log.error("unexpected error", exc_info=error)
 
     def adopt(self, campaign: Campaign) -> None:
         """Begin to supervise, or go on."""
@@ -49,8 +79,8 @@ class Supervisor:
         task.add_done_callback(lambda done: self._forget(campaign.id, done))
 
     async def close(self) -> None:
-        """Stop supervising; open cycles go on when the service starts again."""
-        tasks = list(self._tasks.values())
+        """Stop supervising; open cycles go on when the service starts again, or in another one."""
+        tasks = [*self._tasks.values(), *filter(None, [self._pulse])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -84,7 +114,7 @@ class Supervisor:
                 _change(campaign, CampaignState.CANCELLED, reason),
             ]
 
-        campaign = await self._store.commit(campaign_id, cancelled)
+        campaign = await self._store.commit(campaign_id, cancelled, revoke=True)
         if campaign.policy.mode is Mode.SYNCHRONOUS:
             self.adopt(campaign)
         return campaign
@@ -103,8 +133,35 @@ class Supervisor:
             del self._tasks[campaign_id]
 
     async def _supervise(self, campaign_id: str) -> None:
+        name = stream_of(campaign_id)
+        try:
+            async with self._store.leases.working(name) as taken:
+                if taken:
+                    await self._over_failures(campaign_id)
+                    self._over.add(campaign_id)
+        except LeaseLost:
+            log.info("another service goes on with the campaign, or it was cancelled", campaign=campaign_id)
+        except StorageFailed as error:
+            log.error("the campaign cannot be supervised", campaign=campaign_id, reason=error.message)
+
+    async def _over_failures(self, campaign_id: str) -> None:
+        """Supervise to the end, over failures of the database."""
+        while True:
+            try:
+                if not await self._store.leases.keep(stream_of(campaign_id)):
+                    raise LeaseLost(stream_of(campaign_id))
+                await self._go_on(campaign_id)
+            except StorageFailed as error:
+                log.error("the campaign waits for its database", campaign=campaign_id, reason=error.message)
+                await asyncio.sleep(_PULSE_SECONDS)
+            else:
+                return
+
+    async def _go_on(self, campaign_id: str) -> None:
         try:
             await self._watch(await self._store.campaign(campaign_id))
+        except (LeaseLost, StorageFailed):
+            raise
         except RemoteError as error:
             log.warning("the campaign cannot go on", campaign=campaign_id, reason=error.message)
             await self._end(campaign_id, CampaignState.FAILED, f"the inner loop said: {error.message}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import JSON, Column, Integer, MetaData, String, Table
 
-from service_kit import eventlog
+from service_kit import eventlog, leases
 from service_kit.migrations import Schema
 
 metadata = MetaData()
@@ -24,6 +24,7 @@ campaigns = Table(
     Column("run", String(255), nullable=False, index=True),
     Column("state", String(16), nullable=False, index=True),
     Column("document", JSON, nullable=False),
+    Column("fingerprint", String(16)),  # of the code that wrote the row; one of other code is written anew
 )
 library = Table(
     "library",
@@ -32,5 +33,5 @@ library = Table(
     Column("id", String(64), nullable=False, unique=True),
     Column("document", JSON, nullable=False),
 )
-SCHEMA = Schema("outer", Path(__file__).with_name("versions"), (eventlog.metadata, metadata))
+SCHEMA = Schema("outer", Path(__file__).with_name("versions"), (eventlog.metadata, leases.metadata, metadata))
 """All tables of the service's database, and the revisions that lead to them."""

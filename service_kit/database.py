@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
-from sqlalchemy import Connection, DateTime, Dialect, Executable, Row, event, text
+from sqlalchemy import Connection, DateTime, Dialect, Executable, Row, Table, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from sqlalchemy.types import TypeDecorator
 
 from service_kit.errors import InvalidArgument, ServiceError, StorageFailed
-from service_kit.migrations import Schema, UnknownRevision
+from service_kit.migrations import Schema, WrongRevision
 
 T = TypeVar("T")
 BUSY_SECONDS = 30
@@ -83,8 +83,10 @@ class Database:
             event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
 
     @classmethod
-    async def open(cls, url: str, schema: Schema | None = None, *, exclusive: bool = False) -> Self:
-        """Connect, and bring the tables to the newest revision of ``schema``.
+    async def open(
+        cls, url: str, schema: Schema | None = None, *, exclusive: bool = False, upgrade: bool = True
+    ) -> Self:
+        """Connect, and bring the tables to the newest revision of ``schema``; without ``upgrade`` they must be there.
 
         With ``exclusive`` no other process can open the same SQLite file exclusively until this one closes it or ends.
         Raises :class:`InvalidArgument` for a URL that cannot be used and :class:`ServiceError` when connecting fails or
@@ -93,15 +95,19 @@ class Database:
         database = cls(_checked(url))
         try:
             if database.is_sqlite:
-                Path(database.url.database or "").parent.mkdir(parents=True, exist_ok=True)
+                _find(Path(database.url.database or ""), create=upgrade)
                 if exclusive:
                     database._lock = _locked(Path(f"{database.url.database}.lock"))
-            await database._upgrade(schema)
+            if upgrade:
+                await database._upgrade(schema)
+            elif schema is not None:
+                async with database.reading() as connection:
+                    await connection.run_sync(schema.require_newest)
         except (DBAPIError, OSError) as error:
             await database.close()
             hint = "Set BILEVEL_DATABASE to another URL, or BILEVEL_HOME to a folder that can be written."
             raise database._cannot_open(str(getattr(error, "orig", error)).strip(), hint) from error
-        except UnknownRevision as error:
+        except WrongRevision as error:
             await database.close()
             raise database._cannot_open(error.message, error.hint) from None
         return database
@@ -165,6 +171,11 @@ class Database:
                 del self._after_commit[connection.sync_connection]
         for hook in hooks:
             hook()
+
+    async def alone(self, transaction: AsyncConnection, table: Table) -> None:
+        """Let nobody else write to ``table`` before the transaction ends."""
+        if not self.is_sqlite:  # where there is one writer anyway
+            await transaction.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
 
     async def write(self, statement: Executable) -> Sequence[Row[Any]]:
         """One statement that returns rows, in a transaction of its own that ends whatever becomes of the caller."""
@@ -237,6 +248,13 @@ def _checked(url: str) -> URL:
     if backend == "sqlite" and (not parsed.database or parsed.database == ":memory:"):
         raise wrong("must name a file: every connection needs to see the same data")
     return parsed.set(drivername=_DRIVERS[backend])
+
+
+def _find(file: Path, *, create: bool) -> None:
+    """Make room for a SQLite file, or insist that it exists."""
+    if not create and not file.exists():
+        raise InvalidArgument.of("--database", f"must name a database that exists; {file} does not")
+    file.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _locked(path: Path) -> IO[bytes]:

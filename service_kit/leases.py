@@ -12,8 +12,8 @@ lease ran out; :meth:`Leases.check` can. Called in a transaction that writes, it
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,7 +24,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from service_kit.database import Database
-from service_kit.errors import ServiceError
+from service_kit.errors import ServiceError, StorageFailed
 
 LEASE_SECONDS = 10.0
 """How long work rests when its owner has died, unless BILEVEL_LEASE_SECONDS says otherwise."""
@@ -137,6 +137,19 @@ class Leases:
             yield
         finally:
             _guarded.reset(token)
+
+    @asynccontextmanager
+    async def working(self, name: str) -> AsyncIterator[bool]:
+        """Hold the lease ``name`` for the block, and guard with it; False where it is another's."""
+        if not await self.acquire(name):
+            yield False
+            return
+        try:
+            with self.guard(name):
+                yield True
+        finally:
+            with suppress(StorageFailed):  # it runs out by itself
+                await self.release(name)
 
     @property
     def guarded(self) -> bool:

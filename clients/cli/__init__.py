@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from clients.cli import ablate, conform, demo, demo_memory, lessons, library, mechanisms, run, runs, security, serve
+from clients.cli import (
+    ablate,
+    conform,
+    demo,
+    demo_memory,
+    lessons,
+    library,
+    mechanisms,
+    run,
+    runs,
+    security,
+    serve,
+    trace,
+)
 from clients.cli.execution import EXIT_CODES
 
 app = typer.Typer(
@@ -24,6 +37,7 @@ app.add_typer(mechanisms.app, name="mechanisms")
 app.add_typer(lessons.app, name="lessons")
 app.add_typer(library.app, name="library")
 app.add_typer(conform.app, name="conform")
+app.add_typer(trace.app, name="trace")
 app.add_typer(serve.app, name="serve")
 app.command(name="certs", epilog=EXIT_CODES)(security.certs)
 app.add_typer(security.tokens_app, name="tokens")

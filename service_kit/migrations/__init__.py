@@ -21,15 +21,16 @@ from sqlalchemy import Connection, MetaData, TypeDecorator, inspect
 from service_kit.errors import ServiceError
 
 
-class UnknownRevision(ServiceError):
-    """The database is at a revision that this code does not know."""
+class WrongRevision(ServiceError):
+    """The database is at a revision at which this code cannot use it."""
 
-    def __init__(self, revision: str) -> None:
-        super().__init__(
-            f"its tables are at revision {revision!r}, which this version does not know",
-            hint="A newer version wrote it: use that version or one after it. Or it is the other service's database: "
-            "give each service a database of its own with --database or BILEVEL_DATABASE.",
-        )
+
+def _unknown(revision: str) -> WrongRevision:
+    return WrongRevision(
+        f"its tables are at revision {revision!r}, which this version does not know",
+        hint="A newer version wrote it: use that version or one after it. Or it is the other service's database: "
+        "give each service a database of its own with --database or BILEVEL_DATABASE.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Schema:
     def upgrade(self, connection: Connection, target: str = "head") -> None:
         """Bring the database to revision ``target`` in the connection's transaction; nothing where it is there.
 
-        Raises :class:`UnknownRevision` for a database that newer code or another service wrote.
+        Raises :class:`WrongRevision` for a database that newer code or another service wrote.
         """
         config, current = self._config(connection), self.current(connection)
         if current is None and self._written_before_revisions(connection):
@@ -59,15 +60,24 @@ class Schema:
         if current is None or current not in self.heads():
             command.upgrade(config, target)
 
+    def require_newest(self, connection: Connection) -> None:
+        """Raises :class:`WrongRevision` unless the database is at the newest revision."""
+        current = self.current(connection)
+        if current not in self.heads():
+            raise WrongRevision(
+                f"its tables are at revision {current!r}, the newest is {self.heads()[0]!r}",
+                hint="Start the service on it once, which brings the tables along.",
+            )
+
     def downgrade(self, connection: Connection, target: str) -> None:
         """Take revisions back down to ``target``; ``base`` leaves no table."""
         command.downgrade(self._config(connection), target)
 
     def current(self, connection: Connection) -> str | None:
-        """The revision of the database; None for one without. Raises :class:`UnknownRevision`."""
+        """The revision of the database; None for one without. Raises :class:`WrongRevision`."""
         revision = MigrationContext.configure(connection).get_current_revision()
         if revision is not None and revision not in {script.revision for script in self.revisions()}:
-            raise UnknownRevision(revision)
+            raise _unknown(revision)
         return revision
 
     def heads(self) -> Sequence[str]:

@@ -1,0 +1,9 @@
+"""``python -m outer_service.audit``: does the database say what its log says?"""
+
+from __future__ import annotations
+
+from outer_service.store import Store
+from service_kit.audit import main
+
+if __name__ == "__main__":
+    main("outer", "campaigns", Store.open_for_audit)
