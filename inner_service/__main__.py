@@ -16,6 +16,7 @@ from service_kit.server import ServerSettings, parse_address, run
 from service_kit.settings import ModelSettings, PathSettings
 
 TASKS_VARIABLE = "BILEVEL_TASKS"
+TASKS_FILE_VARIABLE = "BILEVEL_TASKS_FILE"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -39,8 +40,9 @@ def options_of(parsed: argparse.Namespace) -> Options:
         parse_address(parsed.listen, "--listen")
     from_environment = [part.strip() for part in os.environ.get(TASKS_VARIABLE, "").split(",") if part.strip()]
     tasks = from_entries(parsed.task, "--task") if parsed.task else from_entries(from_environment, TASKS_VARIABLE)
-    if parsed.tasks is not None:
-        in_file = from_file(parsed.tasks)
+    file = parsed.tasks or (Path(named) if (named := os.environ.get(TASKS_FILE_VARIABLE)) else None)
+    if file is not None:
+        in_file = from_file(file)
         if twice := tasks.keys() & in_file.keys():
             raise InvalidArgument.of("--tasks", f"must name each task once; {min(twice)} is there and in --task")
         tasks = {**in_file, **tasks}
@@ -88,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="TOML file with a table [tasks.NAME] for each task: address, and for TLS and a token ca_file, "
-        "certificate_file, key_file, server_name, token_file",
+        f"certificate_file, key_file, server_name, token_file; default {TASKS_FILE_VARIABLE}",
     )
     parser.add_argument(
         "--loopback-tasks",

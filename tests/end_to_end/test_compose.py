@@ -1,0 +1,187 @@
+"""The containers as a user runs them: a search, a kill, a restart, a way without TLS and one with it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.end_to_end.person import ROOT, wait_until
+
+COMPOSE = shutil.which("docker-compose") or ""
+IMAGE = "python:3.11-slim-bookworm"
+SERVICES = {"researcher", "trainer", "inner", "outer"}
+
+
+def engine() -> bool:
+    if not COMPOSE or shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
+
+
+needs_engine = pytest.mark.skipif(not engine(), reason=f"needs docker-compose and an engine with the image {IMAGE}")
+
+
+def described() -> dict[str, Any]:
+    """docker-compose.yml as it is written."""
+    content: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return content
+
+
+def test_every_setting_of_the_compose_files_is_explained_and_every_explained_one_exists() -> None:
+    text = "".join((ROOT / name).read_text() for name in ("docker-compose.yml", "docker-compose.gpu.yml"))
+    used = set(re.findall(r"\$\{([A-Z_]+)", text)) - {"COLUMNS"}
+    explained = set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+    assert used == explained
+
+
+def test_services_are_confined_and_reachable_from_this_machine_only() -> None:
+    for name, service in described()["services"].items():
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), f"{name} publishes {port}"
+        if name in SERVICES:
+            assert service["read_only"], name
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["security_opt"] == ["no-new-privileges:true"], name
+            assert service["restart"] == "unless-stopped", name
+            assert service["mem_limit"], name
+            assert service["healthcheck"], name
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Compose:
+    """One project of docker-compose: its own containers, network and volumes."""
+
+    def __init__(self, project: str, **settings: str) -> None:
+        self.project = project
+        self.settings = settings
+
+    def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [COMPOSE, "--project-name", self.project, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **self.settings},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=900,
+        )
+        if check and done.returncode:
+            pytest.fail(f"docker-compose {' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-3000:]}")
+        return done
+
+    def bilevel(self, *arguments: str) -> str:
+        """What the command prints."""
+        return self("run", "--rm", "-T", "bilevel", *arguments).stdout
+
+    def run_state(self, run: str) -> dict[str, Any]:
+        rows = json.loads(self.bilevel("runs", "--json"))
+        [found] = [row for row in rows if row["name"] == run]
+        state: dict[str, Any] = found
+        return state
+
+    def container(self, service: str) -> dict[str, Any]:
+        """What the engine says of a service's container."""
+        [identity] = self("ps", "--quiet", service).stdout.split()
+        shown = subprocess.run(["docker", "inspect", identity], capture_output=True, text=True, check=True)
+        [container] = json.loads(shown.stdout)
+        found: dict[str, Any] = container
+        return found
+
+
+@pytest.fixture(scope="module")
+def images() -> None:
+    Compose("bilevel-test", TORCH_INDEX_URL="")("build", "--quiet", *SERVICES, "bilevel")
+
+
+@pytest.fixture
+def compose(images: None, request: pytest.FixtureRequest) -> Iterator[Compose]:
+    ports = {"BILEVEL_INNER_PORT": str(free_port()), "BILEVEL_OUTER_PORT": str(free_port())}
+    project = Compose(f"bilevel-test-{os.getpid()}", BILEVEL_BUDGET="1", TORCH_INDEX_URL="", **ports)
+    try:
+        yield project
+    finally:
+        project("down", "--volumes", "--timeout", "5", check=False)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+@needs_engine
+def test_a_bilevel_run_finishes_in_containers_through_kills_and_survives_down_and_up(compose: Compose) -> None:
+    compose("up", "--detach")
+    started = json.loads(
+        compose.bilevel("run", "--trials", "20", "--confirm", "1", "--set", "WINDOW_PATTERN=LLLL", "--detach", "--json")
+    )
+    run = started["run"]["name"]
+    wait_until(lambda: compose.run_state(run)["decidedTrials"] >= 4, 300, "four trials")
+
+    compose("kill")
+    compose("up", "--detach")
+    wait_until(lambda: compose.run_state(run)["decidedTrials"] >= 8, 300, "trials after the kill")
+
+    # A service that dies by itself comes back without anyone: the restart policy, then the trace.
+    before = compose.container("inner")["RestartCount"]
+    os.kill(compose.container("inner")["State"]["Pid"], signal.SIGKILL)
+    wait_until(lambda: compose.container("inner")["RestartCount"] > before, 60, "the restart")
+
+    wait_until(lambda: compose.run_state(run)["state"] == "RUN_STATE_FINISHED", 600, "the end of the run")
+    finished = compose.run_state(run)
+    assert finished["decidedTrials"] == 20
+    installed = json.loads(compose.bilevel("mechanisms", "list", run, "--json"))
+    layers = {layer for mechanism in installed for layer in mechanism["sandboxLayers"]}
+    assert {"clean_environment", "closed_descriptors", "no_new_privs", "rlimits", "seccomp"} <= layers
+
+    compose("down")
+    compose("up", "--detach")
+    assert compose.run_state(run) == finished
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@needs_engine
+def test_with_tls_and_tokens_the_containers_talk_and_nobody_else_does(compose: Compose, tmp_path: Path) -> None:
+    compose("run", "--rm", "certs")
+    compose.settings |= {
+        "BILEVEL_TLS_CERT": "/certs/server.pem",
+        "BILEVEL_TLS_KEY": "/certs/server.key",
+        "BILEVEL_TOKENS": "/certs/tokens.toml",
+        "BILEVEL_CA": "/certs/ca.pem",
+        "BILEVEL_TOKEN_FILE": "/certs/token",
+        "BILEVEL_TASKS": "",
+        "BILEVEL_TASKS_FILE": "/certs/tasks.toml",
+    }
+    compose("up", "--detach")
+    report = compose.bilevel("run", "--trials", "2", "--confirm", "0", "--levels", "1,1.5", "--out", "/results/tls")
+    assert "finished" in report
+    denied = compose("run", "--rm", "-T", "-e", "BILEVEL_TOKEN_FILE=", "bilevel", "runs", check=False)
+    assert denied.returncode == 1
+    assert "wants a token" in denied.stderr
+    clear = compose("run", "--rm", "-T", "-e", "BILEVEL_CA=", "bilevel", "runs", check=False)
+    assert clear.returncode == 1
+    assert "cannot be reached" in clear.stderr
+
+
+@pytest.mark.long
+@needs_engine
+def test_services_run_as_an_ordinary_user_and_hold_no_torch(images: None) -> None:
+    for name in ("inner", "outer", "researcher", "client"):
+        program = "import importlib.util, os; print(os.getuid(), importlib.util.find_spec('torch'))"
+        command = ["docker", "run", "--rm", "--entrypoint", "python", f"bilevel-autoresearch/{name}", "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stdout.split() == ["10001", "None"], name
