@@ -1,4 +1,4 @@
-"""Prints what the given extras of pyproject.toml need, so that an image installs it in a layer that code leaves alone."""
+"""Prints what the given extras of pyproject.toml need, so that an image holds it in a layer that code leaves alone."""
 
 from __future__ import annotations
 

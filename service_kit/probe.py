@@ -5,8 +5,8 @@ What a container's health check runs. It shows the token and the certificate tha
 
 from __future__ import annotations
 
-import asyncio
 import sys
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -22,9 +22,8 @@ async def probe(address: str) -> bool:
     """Whether the server serves. Raises :class:`ServiceError` for wrong settings."""
     async with open_channel(address, ChannelSecurity.load()) as channel:
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=SECONDS, wait_for_ready=False
-            )
+            stub: Any = health_pb2_grpc.HealthStub(channel)  # the published types know no asynchronous one
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
         except grpc.aio.AioRpcError as error:
             sys.stderr.write(f"{address}: {error.code().name}: {error.details()}\n")
             return False

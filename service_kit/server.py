@@ -41,7 +41,9 @@ MESSAGE_LIMITS = (("grpc.max_receive_message_length", MESSAGE_BYTES), ("grpc.max
 RECONNECT_SECONDS = 1.0
 """After which a client should open a stream again that a draining server ended."""
 
-_KEEPALIVE = (
+_CONNECTIONS = (
+    # A connection that does not say at once what it wants takes a place from others.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     # A client that vanished without a word is noticed within a minute and a half, so that its streams are not kept.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -137,7 +139,7 @@ async def serving(
     server = grpc.aio.server(
         interceptors=[ErrorInterceptor(), *tokens, StreamLimit(settings.max_streams)],
         # Without this option, two servers share a port silently and each gets half of the calls.
-        options=[("grpc.so_reuseport", 0), *MESSAGE_LIMITS, *_KEEPALIVE],
+        options=[("grpc.so_reuseport", 0), *MESSAGE_LIMITS, *_CONNECTIONS],
     )
     try:
         address = _bind(server, settings)

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, cast
 import grpc
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -177,6 +177,34 @@ Behaviour = Callable[[Any, _Context], Any]
 """What answers a method: a coroutine function, or for streams an asynchronous generator function."""
 
 
+Deserializer = Callable[[bytes], Any]
+
+
+class _Unreadable:
+    """Stands for a request that is no message of its type, until the method's turn to answer."""
+
+
+def _readable(deserializer: Deserializer | None) -> Deserializer | None:
+    """gRPC answers what cannot be read as a fault of the server; it is one of the caller."""
+    if deserializer is None:
+        return None
+
+    def read(content: bytes) -> Any:
+        try:
+            return deserializer(content)
+        except DecodeError:
+            return _Unreadable()
+
+    return read
+
+
+def _check_read(request: Any, method: str) -> None:
+    if isinstance(request, _Unreadable):
+        raise InvalidArgument.of(
+            "request", f"must be a message that {method.rpartition('/')[2]} takes, encoded as protobuf"
+        )
+
+
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
     """Answers every exception of a servicer with a status: the catalogue's own, or INTERNAL with an id.
 
@@ -192,7 +220,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler  # the method is unknown; grpc answers UNIMPLEMENTED itself
-        return with_behaviour(handler, _guard(behaviour_of(handler), handler_call_details.method))
+        guarded = _guard(behaviour_of(handler), handler_call_details.method)
+        return with_behaviour(handler, guarded, _readable(handler.request_deserializer))
 
 
 def behaviour_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Behaviour:
@@ -200,10 +229,12 @@ def behaviour_of(handler: grpc.RpcMethodHandler[Any, Any]) -> Behaviour:
     return cast(Behaviour, getattr(handler, _kind(handler)))
 
 
-def with_behaviour(handler: grpc.RpcMethodHandler[Any, Any], behaviour: Behaviour) -> grpc.RpcMethodHandler[Any, Any]:
-    """The handler of the same method with another function that answers it."""
+def with_behaviour(
+    handler: grpc.RpcMethodHandler[Any, Any], behaviour: Behaviour, deserializer: Deserializer | None = None
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """The handler of the same method with another function that answers it, and perhaps another that reads requests."""
     make = getattr(grpc, f"{_kind(handler)}_rpc_method_handler")
-    made = make(behaviour, handler.request_deserializer, handler.response_serializer)
+    made = make(behaviour, deserializer or handler.request_deserializer, handler.response_serializer)
     return cast("grpc.RpcMethodHandler[Any, Any]", made)
 
 
@@ -216,6 +247,7 @@ def _guard(method: Behaviour, name: str) -> Behaviour:
 
         async def stream(request: Any, context: _Context) -> AsyncIterator[Any]:
             try:
+                _check_read(request, name)
                 async with contextlib.aclosing(method(request, context)) as responses:
                     async for response in responses:
                         yield response
@@ -226,6 +258,7 @@ def _guard(method: Behaviour, name: str) -> Behaviour:
 
     async def call(request: Any, context: _Context) -> Any:
         try:
+            _check_read(request, name)
             return await method(request, context)
         except Exception as error:  # noqa: BLE001
             await _refuse(error, context, name)
