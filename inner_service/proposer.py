@@ -23,6 +23,7 @@ from inner_service.candidates import (
 )
 from inner_service.choice import Change, Option
 from inner_service.conflicts import Conflicts
+from inner_service.lessons.credit import comparison, credited
 from inner_service.lessons.lesson import Lesson
 from inner_service.lessons.relevance import most_relevant
 from inner_service.lessons.writer import situation
@@ -34,9 +35,6 @@ from inner_service.store import Store
 from inner_service.tasks import Task
 from inner_service.trace import (
     Event,
-    LessonsCited,
-    LessonsCompared,
-    LessonsShown,
     ModelCalled,
     ProposalFailed,
     TrialProposed,
@@ -128,8 +126,9 @@ class Proposer:
                 return await self.propose(count)
             raise await self._failed(round_)
         self._conflicts.left_something()
-        without = await self._without_lessons(round_) if search.run.spec.compare_lessons else None
-        return await self._record(round_, await self._choose(round_), without)
+        options = await self._choose(round_)
+        compares = search.run.spec.compare_lessons and any(o.candidate.origin is Origin.MODEL for o in options)
+        return await self._record(round_, options, await self._without_lessons(round_) if compares else None)
 
     async def from_client(self, changes: dict[str, object], hypothesis: str) -> list[Trial]:
         """The client's own candidate as a trial. Raises InvalidConfiguration; fields are parameter names."""
@@ -303,17 +302,19 @@ class Proposer:
     async def _record(
         self, round_: _Round, options: Sequence[Option], without_lessons: Candidate | None
     ) -> list[Trial]:
-        """Commit the chosen options as trials, each with the lessons that the model had in view."""
+        """Commit the chosen options as trials, the model's each with the lessons that it had in view."""
 
         def proposed(search: Search) -> list[Event]:
             events: list[Event] = []
-            first = len(search.trials)
-            for number, option in enumerate(options, start=first):
+            for number, option in enumerate(options, start=len(search.trials)):
                 events.append(TrialProposed(_trial(round_.search, option.candidate, number, option.fraction)))
                 events += [change.event(number) for change in option.changes]
-                events += _lessons_of(round_, option, number)
+                events += credited(round_.lessons, option, number)
             if without_lessons is not None and round_.first_choice is not None:
-                events.append(_compared(round_.search, first, without_lessons, round_.first_choice))
+                number = next(
+                    i for i, o in enumerate(options, len(search.trials)) if o.candidate.origin is Origin.MODEL
+                )
+                events.append(comparison(round_.search, number, without_lessons, round_.first_choice))
             return events
 
         commit = await self._store.commit(self._run_id, proposed)
@@ -339,20 +340,6 @@ class Proposer:
             await self._mechanisms.suspend(*blamed)
         hint = error.hint if error is not None else ""
         return NoCandidate(error.message if error is not None else reason, hint=hint, fatal=error is not None)
-
-
-def _lessons_of(round_: _Round, option: Option, number: int) -> list[Event]:
-    """What lessons had to do with a trial; those that mechanisms propose have seen none."""
-    if option.candidate.origin is not Origin.MODEL or not round_.lessons:
-        return []
-    ids, statements = zip(*((lesson.id, lesson.statement) for lesson in round_.lessons), strict=True)
-    cited = [LessonsCited(number, option.cited)] if option.cited else []
-    return [LessonsShown(number, ids, statements), *cited]
-
-
-def _compared(search: Search, number: int, without: Candidate, with_lessons: Candidate) -> LessonsCompared:
-    differs = dict(without.changes) != dict(with_lessons.changes)
-    return LessonsCompared(number, described(search, without), described(search, with_lessons), differs)
 
 
 def _trial(search: Search, candidate: Candidate, number: int, fraction: float = 1.0) -> Trial:
