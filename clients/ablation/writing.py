@@ -49,7 +49,9 @@ def markdown(results: Results) -> str:
         "",
         f"Task {design.task} ({results.finished[0].record.history.task.hardware or 'hardware unknown'}), "
         f"{design.trials} trials a run, {design.repeats} repeats, ablation {results.plan.id}, seed {design.seed}. "
-        f"Gains in {results.metric}; positive is better.",
+        f"Gains in {results.metric}; positive is better. Level 1.5 looks every {design.configuration_every} trials, "
+        f"level 2 every {design.mechanism_every}."
+        + (f" The trainer's options: `{' '.join(design.trainer)}`." if design.trainer else ""),
     ]
     for measure in results.measures:
         lines += ["", f"## {measure.value.capitalize()}", "", *_table(results.rows(measure))]
