@@ -168,7 +168,7 @@ class Proposer:
         if not round_.lessons or round_.first_choice is None:
             return None
         asked = round_.count + (CHOICE if self._mechanisms.implementing(Hook.RANK) else 0)
-        answer = await self._call(round_, Briefing(round_.texts, (), asked))
+        answer = await self._call(round_, Briefing(round_.texts, (), asked), needed=False)
         if answer is None:
             return None
         proposed = answer.value.candidates[0]
@@ -179,8 +179,8 @@ class Proposer:
         except InvalidConfiguration:
             return None
 
-    async def _call(self, round_: _Round, briefing: Briefing) -> Answer[Proposal] | None:
-        """One recorded call of the model; None when it gave no usable answer."""
+    async def _call(self, round_: _Round, briefing: Briefing, *, needed: bool = True) -> Answer[Proposal] | None:
+        """One recorded call of the model; None when it gave no usable answer, which only a ``needed`` one minds."""
         messages = proposer_prompt(round_.search, briefing)
         answer: Answer[Proposal]
         try:
@@ -190,6 +190,8 @@ class Proposer:
                 "propose", self._model.name, error.usage, timedelta(), error.messages or messages, error=str(error)
             )
             await self._store.commit(self._run_id, lambda _: [called])
+            if not needed:
+                return None
             if error.kind in NEEDS_A_PERSON:
                 round_.failure = str(error)
                 raise await self._failed(round_, error) from None

@@ -67,12 +67,13 @@ def plan_lines(plan: Plan, expected: Expectation, *, resumed: bool) -> list[str]
     design = plan.design
     order = ", ".join(f"{cell.group.name}{cell.repeat}" for cell in design.schedule())
     each = wording.duration(expected.evaluation_seconds)
-    confirmed = f", {design.confirmation_seeds} fresh seeds to confirm" if design.confirmation_seeds else ""
+    fresh = wording.count(design.confirmation_seeds, "fresh seed")
+    confirmed = f", {fresh} to confirm" if design.confirmation_seeds else ""
     return [
         f"{'going on with' if resumed else 'new'} ablation {plan.id} of {design.task} on "
         f"{expected.hardware or 'unknown hardware'}",
         f"  {len(design.groups)} groups x {design.repeats} repeats x {design.trials} trials{confirmed}; "
-        f"the same seed for all groups of a repeat",
+        "the same seed for all groups of a repeat",
         f"  in this order: {order}",
         f"  one evaluation takes {each} here (measured once, alone); at most {expected.evaluations} evaluations, "
         f"{expected.at_once} at a time",

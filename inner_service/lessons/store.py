@@ -21,12 +21,15 @@ _TUPLES = ("evidence", "parameters")
 
 
 class LessonStore:
-    """The lessons of one inner service. One process writes them."""
+    """The lessons of one inner service.
+
+    Services that share a database may both write the same lesson in the same moment; within one it is written once.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self.deciding = asyncio.Lock()
-        """Held from looking what is known until what is new has been committed, so that nothing is written twice."""
+        """Held from looking what is known until what is new has been committed."""
 
     async def create(self, lesson: Lesson, request_id: str = "") -> Lesson:
         """Write a lesson. One that says what another does adds its evidence to that one, which is returned.

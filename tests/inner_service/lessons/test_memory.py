@@ -107,6 +107,19 @@ async def test_a_comparison_asks_again_without_lessons(inner, endpoint, unmoved:
     assert ["lessons" in state for state in endpoint.states] == [True, False]
 
 
+async def test_a_comparison_that_fails_takes_no_candidate_away(inner, endpoint) -> None:
+    await write(inner)
+
+    def answer(state: dict[str, Any]) -> Any:
+        return [({"x": 4.0}, "h")] if "lessons" in state else web.Response(status=401, text="no")
+
+    endpoint.answer = answer
+    run, events = await inner.driven(max_trials=1, use_lessons=True, compare_lessons=True)
+    assert run.state == trace_pb2.RUN_STATE_FINISHED
+    assert inner.of(events, "lessons_compared") == []
+    assert [bool(call.error) for call in inner.of(events, "model_called") if call.purpose == "propose"] == [False, True]
+
+
 async def test_what_the_evidence_does_not_bear_out_is_refused_with_the_reason(inner, endpoint, task) -> None:
     endpoint.lessons = lambda _: [
         draft("no such trial", 1, 97),
