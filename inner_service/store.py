@@ -81,7 +81,11 @@ class Store:
         """Raises :class:`InvalidArgument` for a URL that cannot be used, :class:`ServiceError` when opening fails."""
         store = cls(await Database.open(url, SCHEMA, exclusive=True), lease_seconds)
         if not store.shared:
-            await store.leases.revoke_all()  # whoever held them has ended
+            try:
+                await store.leases.revoke_all()  # whoever held them has ended
+            except StorageFailed:
+                await store.close()
+                raise
         return store
 
     @classmethod

@@ -31,7 +31,7 @@ from outer_service.fold import IllegalEvent, apply
 from outer_service.library import LibraryEntry, installed, judged
 from outer_service.tables import SCHEMA, campaigns, library
 from service_kit.database import Database
-from service_kit.errors import AlreadyExists, NotFound
+from service_kit.errors import AlreadyExists, NotFound, StorageFailed
 from service_kit.eventlog import EventLog, Idle, Problem, StoredEvent
 from service_kit.leases import LEASE_SECONDS, Leases
 
@@ -65,7 +65,11 @@ class Store:
         """Raises :class:`InvalidArgument` for an unusable URL and :class:`ServiceError` without a database."""
         store = cls(await Database.open(url, SCHEMA, exclusive=True), lease_seconds)
         if not store.shared:
-            await store.leases.revoke_all()  # whoever held them has ended
+            try:
+                await store.leases.revoke_all()  # whoever held them has ended
+            except StorageFailed:
+                await store.close()
+                raise
         return store
 
     @classmethod

@@ -441,6 +441,12 @@ class Process:
         for process in psutil.Process(self.group.pid).children(recursive=True):
             process.send_signal(number)
 
+    def service_pid(self) -> int:
+        """The process that serves."""
+        assert self.group is not None
+        below = psutil.Process(self.group.pid).children(recursive=True)
+        return next(p.pid for p in below if "inner_service" in p.cmdline())
+
     async def kill(self) -> None:
         assert self.group is not None
         await self.group.kill()
