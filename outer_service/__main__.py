@@ -59,7 +59,7 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "outer"))
     store = await Store.open(options.database, options.lease_seconds)
     inner = InnerClient(options.inner, ChannelSecurity.load())
-    supervisor = Supervisor(store, inner, model, PatienceSettings.load().seconds)
+    supervisor = Supervisor(store, inner, model, PatienceSettings.load().seconds, options.sandbox)
 
     def register(server: grpc.aio.Server) -> Iterable[str]:
         servicer = OuterLoopServicer(store, inner, supervisor, draining, priced=model.priced, sandbox=options.sandbox)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from outer_service.observed import GateReport
 from service_kit.llm.failures import Message
@@ -235,6 +236,8 @@ class OpenSession:
     replaces: tuple[str, ...] = ()
     """Mechanisms, by id, in whose place it looks for another one."""
     advice: ProcedureAdvice | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What a research procedure was or would have been asked on."""
 
     def offer(self, choice: str) -> Offer | None:
         """What the library offered under that name."""

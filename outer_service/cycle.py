@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from outer_service import events, library, verdict
+from outer_service import events, library, records, verdict
 from outer_service.campaign import (
     AfterFailures,
     Campaign,
@@ -24,6 +24,7 @@ from outer_service.campaign import (
 from outer_service.inner_client import InnerClient, is_away
 from outer_service.observed import MechanismState, Observation, ObservedMechanism, RunState
 from outer_service.reconfiguration import Reconfiguration
+from outer_service.recursion import Recursion
 from outer_service.session import MakeRoom, Session
 from outer_service.store import Store
 from outer_service.turns import UNUSABLE, BudgetSpent
@@ -42,7 +43,10 @@ log = structlog.get_logger("outer_service.cycle")
 class Cycles:
     """Runs the cycles of any number of campaigns, one at a time for each."""
 
-    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel, patience: float) -> None:
+    def __init__(
+        self, store: Store, inner: InnerClient, model: LanguageModel, patience: float, recursion: Recursion
+    ) -> None:
+        self._recursion = recursion
         self._store = store
         self._inner = inner
         self._model = model
@@ -101,6 +105,7 @@ class Cycles:
             if verdict.due(installed, mechanism, observation.run.decided_trials, campaign.policy):
                 reached = verdict.judge(installed, mechanism, observation, campaign.policy)
                 await self._happens(campaign.id, reached)
+        await self._recursion.at_the_end(await self._store.campaign(campaign.id), observation)
 
     async def _work(self, campaign_id: str) -> _Ended:
         """Everything that the cycle still has to do.
@@ -186,13 +191,22 @@ class Cycles:
 
     async def _research(self, campaign: Campaign, observation: Observation) -> None:
         model = self._patient_model(campaign)
-        session = Session(self._store, self._inner, model, lambda text: self._remark(campaign, text))
+        session = Session(self._store, self._inner, model, self._recursion, lambda text: self._remark(campaign, text))
         if campaign.session is None:
             if campaign.policy.control is Control.NONE and campaign.budget_spent:
                 raise BudgetSpent(campaign.budget_spent)
             name = f"{campaign.name}/researchSessions/{campaign.sessions + 1}"
+            record = records.record([e.event async for e in self._store.entries(campaign.id)], observation)
+            if not await self._recursion.looks(campaign, record):
+                await self._remark(campaign, "level 2: the research procedure leaves this look out")
+                return
             started = events.ResearchStarted(
-                name, observation.run.decided_trials, await self._offers(campaign, observation), campaign.replacing
+                name,
+                observation.run.decided_trials,
+                await self._offers(campaign, observation),
+                campaign.replacing,
+                await self._recursion.advice(campaign, record),
+                record,
             )
             campaign = await self._happens(campaign.id, started)
         await self._remark(campaign, f"level 2: research begins after {observation.run.decided_trials} trials")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias, get_args
 
 from pydantic import TypeAdapter
@@ -26,6 +26,7 @@ from outer_service.campaign import (
 )
 from outer_service.comparison import Comparison
 from outer_service.observed import GateReport, MechanismEffect
+from outer_service.procedures import ProcedureState
 from service_kit.eventlog import NewEvent
 from service_kit.patience import AvailabilityChanged
 
@@ -117,6 +118,8 @@ class ResearchStarted:
     offered: tuple[Offer, ...] = ()
     replaces: tuple[str, ...] = ()
     advice: ProcedureAdvice | None = None
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What a research procedure was or would have been asked on; built-in JSON types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +196,30 @@ class VerdictReached:
     """Trials decided when the verdict was reached."""
 
 
+@dataclass(frozen=True, slots=True)
+class ProcedureJudged:
+    """A change of the research procedure was proposed and judged; no source where none was proposed."""
+
+    turn: Turn
+    attempt: int
+    reason: str
+    source: str = ""
+    report: GateReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProcedureChanged:
+    """A research procedure began its probation, or was kept or retired."""
+
+    procedure: str
+    """SHA-256 of its source."""
+    state: ProcedureState
+    reason: str
+    sessions: Comparison | None = None
+    """Sessions whose mechanism was kept, under it and under its predecessor."""
+    campaigns: int = 0
+
+
 Event: TypeAlias = (
     CampaignCreated
     | CampaignStateChanged
@@ -207,6 +234,8 @@ Event: TypeAlias = (
     | MechanismJudged
     | ResearchFinished
     | VerdictReached
+    | ProcedureJudged
+    | ProcedureChanged
     | AvailabilityChanged
 )
 

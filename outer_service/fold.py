@@ -124,7 +124,14 @@ def _(event: events.ResearchStarted, campaign: Campaign, at: datetime) -> Campai
     _open_cycle(campaign)
     if campaign.session is not None:
         raise IllegalEvent(f"{campaign.session.name} is still open")
-    session = OpenSession(event.session, event.after_trial, (), (), event.offered, event.replaces, event.advice)
+    session = OpenSession(
+        event.session,
+        event.after_trial,
+        offered=event.offered,
+        replaces=event.replaces,
+        advice=event.advice,
+        record=event.record,
+    )
     return replace(campaign, session=session, sessions=campaign.sessions + 1, replacing=())
 
 
@@ -166,6 +173,16 @@ def _(event: events.LibraryEntryChosen, campaign: Campaign, at: datetime) -> Cam
 @_on.register
 def _(event: events.HistoryCleared, campaign: Campaign, at: datetime) -> Campaign:
     _open_session(campaign, event.session)
+    return campaign
+
+
+@_on.register
+def _(event: events.ProcedureJudged, campaign: Campaign, at: datetime) -> Campaign:
+    return _spent(campaign, event.turn)
+
+
+@_on.register
+def _(event: events.ProcedureChanged, campaign: Campaign, at: datetime) -> Campaign:
     return campaign
 
 
@@ -221,6 +238,10 @@ def _done(campaign: Campaign, level: Level) -> Campaign:
 
 def _counted(campaign: Campaign, turn: Turn) -> Campaign:
     _open_cycle(campaign)
+    return _spent(campaign, turn)
+
+
+def _spent(campaign: Campaign, turn: Turn) -> Campaign:
     model = turn.model or campaign.model
     return replace(
         campaign, usage=campaign.usage + turn.usage, model=model, scripted=campaign.scripted or turn.scripted

@@ -65,7 +65,8 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
             allowed = ("created", "running", "paused")
             raise WrongState("run", name, run.state.value, "supervise", allowed)
         requests.check_checkpoint(run, policy)
-        created = events.CampaignCreated(name, run.configured_task, policy)
+        procedure = (await self._store.procedures()).current if policy.recursion else ""
+        created = events.CampaignCreated(name, run.configured_task, policy, procedure)
         campaign, new = await self._store.create(secrets.token_hex(6), created, request_id)
         if new:
             self._supervisor.adopt(campaign)

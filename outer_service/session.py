@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from outer_service import events
-from outer_service.answers import Critique
+from outer_service import events, records
+from outer_service.answers import NONE, Critique
 from outer_service.campaign import Campaign, Offer, OpenSession, ResearchOutcome, Round
 from outer_service.inner_client import InnerClient
 from outer_service.library import author_of, standard_source
 from outer_service.observed import Observation, ObservedMechanism, SearchDescription, SourceFile
+from outer_service.recursion import Recursion
 from outer_service.researcher import (
     Ask,
     End,
@@ -51,10 +52,13 @@ Remark = Callable[[str], Awaitable[None]]
 class Session:
     """One research session of one campaign."""
 
-    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel, remark: Remark) -> None:
+    def __init__(
+        self, store: Store, inner: InnerClient, model: LanguageModel, recursion: Recursion, remark: Remark
+    ) -> None:
         self._store = store
         self._inner = inner
         self._model = model
+        self._recursion = recursion
         self._remark = remark
 
     async def research(
@@ -167,13 +171,27 @@ class Session:
             if spent:
                 raise BudgetSpent(error.message) from None
             raise
-        said = summary(round_, answer.value)
+        value = answer.value
+        if isinstance(value, Critique):
+            value = await self._scored(campaign, session, value)
+        said = summary(round_, value)
         happening: list[events.Event] = [
-            events.RoundFinished(session.name, round_, answered(answer), said, answer.value.model_dump_json())
+            events.RoundFinished(session.name, round_, answered(answer), said, value.model_dump_json())
         ]
-        if isinstance(answer.value, Critique) and (offer := session.offer(answer.value.choice)) is not None:
-            happening.append(events.LibraryEntryChosen(session.name, offer, answer.value.reason))
+        if isinstance(value, Critique) and (offer := session.offer(value.choice)) is not None:
+            happening.append(events.LibraryEntryChosen(session.name, offer, value.reason))
         return await self._happens(campaign, *happening)
+
+    async def _scored(self, campaign: Campaign, session: OpenSession, critique: Critique) -> Critique:
+        """The critique with the choice that the research procedure makes of it."""
+        if critique.choice == NONE or not campaign.procedure:
+            return critique
+        among = records.candidates(session, critique)
+        chosen = await self._recursion.choice(campaign, session.record, among, critique.choice)
+        if chosen == critique.choice:
+            return critique
+        reason = f"the research procedure scores it higher than {critique.choice}, which the critique chose"
+        return critique.model_copy(update={"choice": chosen, "reason": reason})
 
     async def _install(
         self,

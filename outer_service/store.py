@@ -26,15 +26,19 @@ from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outer_service import events, fold
+from outer_service import procedures as procedure_log
 from outer_service.campaign import Campaign, CampaignState
 from outer_service.fold import IllegalEvent, apply
 from outer_service.library import LibraryEntry, installed, judged
+from outer_service.procedures import Procedures
 from outer_service.tables import SCHEMA, campaigns, library
 from service_kit.database import Database
 from service_kit.errors import AlreadyExists, NotFound, StorageFailed
 from service_kit.eventlog import EventLog, Idle, Problem, StoredEvent
 from service_kit.leases import LEASE_SECONDS, Leases
 
+MOST_PROCEDURE_EVENTS = 1_000_000
+"""All of them: a campaign adds a few."""
 _CAMPAIGN = TypeAdapter(Campaign)
 _ENTRY = TypeAdapter(LibraryEntry)
 
@@ -252,6 +256,16 @@ class Store:
             if known is None:
                 await _put(connection, entry, new=True)
         return known or entry, known is None
+
+    async def procedures(self) -> Procedures:
+        """The research procedures over all campaigns."""
+        stored = await self._log.read(procedure_log.STREAM, limit=MOST_PROCEDURE_EVENTS)
+        return procedure_log.fold(procedure_log.decode(event.kind, event.payload) for event in stored)
+
+    async def note_procedure(self, event: procedure_log.ProcedureEvent) -> None:
+        """Let ``event`` happen to the research procedures."""
+        async with self._database.transaction() as connection:
+            await self._log.append(connection, procedure_log.STREAM, [procedure_log.encode(event)])
 
     async def library_entry(self, entry_id: str) -> LibraryEntry:
         """Raises :class:`NotFound`."""

@@ -10,11 +10,13 @@ import asyncio
 
 import structlog
 
+from mechanisms.sandbox.limits import SandboxPolicy
 from outer_service import events
 from outer_service.campaign import Campaign, CampaignState, Mode, ResearchOutcome
 from outer_service.cycle import Cycles
 from outer_service.inner_client import InnerClient
 from outer_service.observed import ObservedRun, RunState, TraceMoment
+from outer_service.recursion import Recursion
 from outer_service.store import Store, stream_of
 from service_kit.errors import RemoteError, StorageFailed, WrongState
 from service_kit.leases import LeaseLost
@@ -30,11 +32,14 @@ log = structlog.get_logger("outer_service.supervisor")
 class Supervisor:
     """The campaigns of one outer service. Its owner closes it."""
 
-    def __init__(self, store: Store, inner: InnerClient, model: LanguageModel, patience: float) -> None:
-        """``patience`` is how many seconds a cycle waits for a model that is away."""
+    def __init__(
+        self, store: Store, inner: InnerClient, model: LanguageModel, patience: float, sandbox: SandboxPolicy
+    ) -> None:
+        """``patience`` is how many seconds a cycle waits for a model that is away; research procedures run under
+        ``sandbox``."""
         self._store = store
         self._inner = inner
-        self._cycles = Cycles(store, inner, model, patience)
+        self._cycles = Cycles(store, inner, model, patience, Recursion(store, model, sandbox))
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
         self._pulse: asyncio.Task[None] | None = None

@@ -113,6 +113,30 @@ def _(event: events.AnalysisFinished) -> pb.AnalysisFinished:
 
 
 @event_to_proto.register
+def _(event: events.ProcedureJudged) -> pb.ProcedureJudged:
+    turn = turn_to_proto(event.turn, None)
+    turn.round = pb.RESEARCH_ROUND_PROCEDURE
+    return pb.ProcedureJudged(
+        turn=turn,
+        attempt=event.attempt,
+        reason=event.reason,
+        source=event.source,
+        report=report_to_proto(event.report) if event.report is not None else None,
+    )
+
+
+@event_to_proto.register
+def _(event: events.ProcedureChanged) -> pb.ProcedureChanged:
+    return pb.ProcedureChanged(
+        procedure=event.procedure,
+        state=pb.ProcedureState.Value(f"PROCEDURE_STATE_{event.state.name}"),
+        reason=event.reason,
+        sessions=comparison_to_proto(event.sessions),
+        campaigns=event.campaigns,
+    )
+
+
+@event_to_proto.register
 def _(event: events.ConfigurationMeasured) -> pb.ConfigurationMeasured:
     return pb.ConfigurationMeasured(
         decided_trials=event.decided_trials,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clients.scripted_researcher import analyst, lessons, prior, research, writing
+from clients.scripted_researcher import analyst, lessons, prior, procedures, research, writing
 from clients.scripted_researcher.state import BadRequest, SearchState
 
 _FOR_TASKS: Mapping[str, Callable[[Sequence[Mapping[str, str]]], dict[str, Any]]] = {
@@ -23,6 +23,7 @@ _ANSWERS: Mapping[str, Callable[[SearchState, Sequence[Mapping[str, str]]], dict
     "specify": research.specify,
     "generate": research.generate,
     "repair": research.repair,
+    "procedure": lambda state, messages: procedures.propose(messages),
 }
 
 PURPOSES = (*_ANSWERS, *_FOR_TASKS)
