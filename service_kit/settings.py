@@ -236,3 +236,22 @@ def _violation(field: str, message: str) -> Violation:
 def _lower_first(sentence: str) -> str:
     sentence = sentence.removeprefix("Value error, ").replace("Input should be", "must be")
     return sentence[:1].lower() + sentence[1:]
+
+
+KNOWN_VARIABLES = frozenset(
+    {
+        "BILEVEL_INNER",
+        "BILEVEL_OUTER",
+        "BILEVEL_LOG_FORMAT",
+        "BILEVEL_LOG_LEVEL",
+        "BILEVEL_PATIENCE",
+        "BILEVEL_TASKS",
+        "BILEVEL_TASKS_FILE",
+        *(
+            field.alias or name
+            for settings in EnvironmentSettings.__subclasses__()
+            for name, field in settings.model_fields.items()
+        ),
+    }
+)
+"""Every environment variable of ours that something reads, the other modules' included."""

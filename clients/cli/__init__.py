@@ -9,6 +9,7 @@ from clients.cli import (
     conform,
     demo,
     demo_memory,
+    doctor,
     lessons,
     library,
     mechanisms,
@@ -23,7 +24,7 @@ from clients.cli.execution import EXIT_CODES
 app = typer.Typer(
     name="bilevel",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     help="Autoresearch that researches itself: search over a task, and over the way of searching, while it runs.",
     epilog=EXIT_CODES,
@@ -39,6 +40,7 @@ app.add_typer(library.app, name="library")
 app.add_typer(conform.app, name="conform")
 app.add_typer(trace.app, name="trace")
 app.add_typer(serve.app, name="serve")
+app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
 app.command(name="certs", epilog=EXIT_CODES)(security.certs)
 app.add_typer(security.tokens_app, name="tokens")
 
