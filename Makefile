@@ -6,7 +6,7 @@ READY := $(VENV)/ready
 BUF := $(VENV)/node_modules/.bin/buf
 PACKAGES := service_kit mechanisms gpt_trainer inner_service outer_service clients
 
-.PHONY: help setup demo demo-memory test test-long attacks lint format proto proto-check revision buf clean
+.PHONY: help setup demo demo-memory test test-long attacks chaos chaos-short lint format proto proto-check revision buf clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,6 +35,12 @@ test-long: $(READY) ## Tests that take longer
 
 attacks: $(READY) ## The attack corpus at three levels; rewrites the table in docs/security.md
 	$(BIN)/python tests/attacks/attack_runner.py
+
+chaos: $(READY) ## 200 kills, stalls and restarts of every process on both databases, then an audit (about 15 minutes)
+	$(BIN)/python -m tests.chaos --seed 1 --kills 200 --database both --minutes 15
+
+chaos-short: $(READY) ## The same with 20 hits (2 to 3 minutes)
+	$(BIN)/python -m tests.chaos --seed 2 --kills 20 --database both --minutes 2.5
 
 lint: $(READY) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

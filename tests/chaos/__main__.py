@@ -83,7 +83,7 @@ async def one_storm(database: str, seed: int, kills: int, seconds: float, keep: 
     with contextlib.ExitStack() as stack:
         if server is not None:
             stack.callback(server.server.stop)
-            urls = [stack.enter_context(_kept(server)) for _ in range(2)]
+            urls = [server.create(name) for name in ("inner", "outer")]
         else:
             urls = [f"sqlite:///{folder / name}.db" for name in ("inner", "outer")]
         evidence = await _weather(storm, folder, server, urls, seed, kills, seconds)
@@ -98,12 +98,6 @@ async def one_storm(database: str, seed: int, kills: int, seconds: float, keep: 
     else:
         shutil.rmtree(folder)
     return storm
-
-
-@contextlib.contextmanager
-def _kept(server: Database):  # type: ignore[no-untyped-def]
-    """A database that goes with its server."""
-    yield server.server.database().__enter__()
 
 
 async def _weather(
@@ -209,7 +203,8 @@ def show(storms: list[Storm], options: argparse.Namespace) -> None:
 
     row("kills, stalls and restarts", [storm.total for storm in storms])
     for target in sorted({target for storm in storms for target, _ in storm.hits}):
-        row(f"… {target}: kill/stall/restart", ["/".join(str(storm.hits[target, kind]) for kind in ("kill", "stall", "restart")) for storm in storms])  # fmt: skip
+        counts = ["/".join(str(storm.hits[target, kind]) for kind in ("kill", "stall", "restart")) for storm in storms]
+        row(f"… {target}: kill/stall/restart", counts)
     row("runs, campaigns", [f"{storm.runs}, {storm.campaigns}" for storm in storms])
     row("trials decided, research rounds stored", [f"{storm.trials}, {storm.rounds}" for storm in storms])
     row("events in the logs", [storm.events for storm in storms])
@@ -227,9 +222,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seed", type=int, default=1)
     found.add_argument("--kills", type=int, default=200, help="hits over all databases; default %(default)s")
     found.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    found.add_argument(
-        "--minutes", type=float, default=15.0, help="the storms end after this long; default %(default)s"
-    )
+    found.add_argument("--minutes", type=float, default=15.0, help="when the storms end; default %(default)s")
     found.add_argument("--keep", action="store_true", help="keep logs and journal")
     return found
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bilevel.v1 import outer_pb2, trace_pb2
+from bilevel.v1 import common_pb2, outer_pb2, trace_pb2
 
 Event = trace_pb2.TraceEvent | outer_pb2.CampaignEvent
 ONCE = {outer_pb2.RESEARCH_ROUND_EXPLORE, outer_pb2.RESEARCH_ROUND_CRITIQUE, outer_pb2.RESEARCH_ROUND_SPECIFY}
@@ -75,7 +75,7 @@ class Finding:
 
 
 KINDS = ("lost", "duplicated", "renumbered", "gaps", "evaluated again", "attempts", "rounds asked again",
-         "replay differs", "rows differ", "stopped", "orphans", "unfinished")  # fmt: skip
+         "replay differs", "rows differ", "stopped", "cancelled", "orphans", "unfinished")  # fmt: skip
 """Every way in which a storm can do harm."""
 
 
@@ -205,7 +205,11 @@ def _trials(stream: str, log: Sequence[Event]) -> list[Finding]:
                     text = f"trial {started.number} begins attempt {started.attempt}, not {attempts[started.number]}"
                     findings.append(Finding("attempts", f"{stream}: {text}"))
             case "trial_evaluated":
-                results[event.trial_evaluated.number] += 1  # type: ignore[union-attr]
+                evaluated = event.trial_evaluated  # type: ignore[union-attr]
+                results[evaluated.number] += 1
+                if evaluated.result.outcome == common_pb2.OUTCOME_CANCELLED:
+                    text = f"{stream}: trial {evaluated.number} was cancelled, by nobody: {evaluated.result.message}"
+                    findings.append(Finding("cancelled", text))
             case "trial_decided":
                 decisions[event.trial_decided.number] += 1  # type: ignore[union-attr]
     for name, counted in (("result", results), ("decision", decisions)):

@@ -91,12 +91,11 @@ class Service:
         if self._process is None:
             return
         self._process.terminate()
-        deadline = time.monotonic() + 30
-        while not self.ended and time.monotonic() < deadline:
-            await asyncio.sleep(0.05)
-        if not self.ended:
+        try:
+            await asyncio.to_thread(self._process.wait, 30)
+        except subprocess.TimeoutExpired:
             self._process.kill()
-        self._process.wait()
+            self._process.wait()
 
     def log_tail(self) -> str:
         return (self._folder / f"{self.name}.log").read_text()[-2000:]
@@ -124,6 +123,11 @@ class Database:
 
     def __init__(self) -> None:
         self.name, self.server = "postgresql", PostgresServer()
+
+    def create(self, name: str) -> str:
+        """The URL of a new database, which goes with its server."""
+        self.server._execute(f"CREATE DATABASE {name}_loop")
+        return self.server.url(f"{name}_loop")
 
     def victims(self) -> list[int]:
         process = self.server._process

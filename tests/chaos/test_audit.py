@@ -1,5 +1,7 @@
 """The audit is no check that cannot fail: it passes a sound log and catches each way of damaging one."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -146,6 +148,11 @@ def evaluate_twice(e: Evidence) -> None:
     e.acknowledged.pop()
 
 
+def cancel_what_nobody_cancelled(e: Evidence) -> None:
+    e.received = []
+    e.logs[RUN][5].trial_evaluated.result.outcome = common_pb2.OUTCOME_CANCELLED  # type: ignore[union-attr]
+
+
 def begin_the_first_attempt_again(e: Evidence) -> None:
     e.received = []
     e.logs[RUN][4].trial_started.attempt = 1  # type: ignore[union-attr]
@@ -215,6 +222,7 @@ DAMAGES: list[tuple[Callable[[Evidence], None], str]] = [
     (give_out_a_number_without_an_event, "gaps"),
     (hide_an_event_from_a_watcher, "gaps"),
     (evaluate_a_measured_trial, "evaluated again"),
+    (cancel_what_nobody_cancelled, "cancelled"),
     (begin_the_first_attempt_again, "attempts"),
     (ask_a_stored_round_again, "rounds asked again"),
     (store_a_round_twice, "rounds asked again"),
@@ -237,3 +245,24 @@ def test_each_damage_is_caught(damage: Callable[[Evidence], None], kind: str) ->
 
 def test_every_kind_of_finding_has_a_damage_that_shows_it() -> None:
     assert {kind for _, kind in DAMAGES} == set(KINDS)
+
+
+ORPHAN = """
+import asyncio, subprocess, sys
+from tests.chaos.processes import adopt_orphans, leftovers
+
+adopt_orphans()
+sleep = "[sys.executable, '-S', '-c', 'import time; time.sleep(60)'], start_new_session=True"
+nested = f"import subprocess, sys; subprocess.Popen({sleep})"
+subprocess.run([sys.executable, "-S", "-c", nested], check=True)
+[found] = asyncio.run(leftovers(0))
+assert "time.sleep(60)" in found, found
+import os, signal
+os.kill(int(found.split()[0]), signal.SIGKILL)
+print("found")
+"""
+
+
+def test_a_process_that_lost_its_parent_and_changed_its_session_is_found() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "found\n", done.stderr
