@@ -88,6 +88,7 @@ class Runs:
         self._by_hand: defaultdict[str, set[asyncio.Task[Trial]]] = defaultdict(set)
         self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._pulse: asyncio.Task[None] | None = None
+        self._leaving = False
 
     async def recover(self) -> None:
         """Go on with the runs that nobody drives, now and, on a database that is shared, from now on."""
@@ -95,8 +96,13 @@ class Runs:
         if self.store.shared:
             self._pulse = asyncio.create_task(self._beat())
 
+    def leave(self) -> None:
+        """The service goes down: what is cut off from now on was interrupted, and not cancelled by its caller."""
+        self._leaving = True
+
     async def close(self) -> None:
         """Stop driving and end all mechanisms. Interrupted trials are evaluated again by whoever goes on."""
+        self.leave()
         working = [*self._drivers.values(), *(task for tasks in self._by_hand.values() for task in tasks)]
         if self._pulse is not None:
             working.append(self._pulse)
@@ -181,7 +187,8 @@ class Runs:
         except asyncio.CancelledError:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
-            if run_id in self._by_hand:  # else the whole run was cancelled, which closes its trials itself
+            # A run that was cancelled closes its trials itself, and a service that goes down has not decided anything.
+            if run_id in self._by_hand and not self._leaving:
                 await self.store.commit(run_id, lambda s: _evaluated_cancelled(s, number))
             raise
         finally:

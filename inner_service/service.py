@@ -118,6 +118,8 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
                         return
             await work
         finally:
+            if self._draining.is_set():
+                self._runs.leave()
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
 

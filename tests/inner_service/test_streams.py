@@ -6,8 +6,8 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from bilevel.v1 import common_pb2, inner_pb2_grpc, trace_pb2
 from bilevel.v1 import inner_pb2 as pb
-from bilevel.v1 import inner_pb2_grpc, trace_pb2
 
 from clients import InnerClient
 from service_kit.server import RECONNECT_SECONDS
@@ -34,6 +34,27 @@ async def test_a_watch_that_has_everything_of_an_ended_run_ends_well_while_drain
     assert await inner.finished(run.name) == events
 
 
+@pytest.mark.long
+async def test_an_evaluation_by_hand_that_a_restart_cuts_off_is_a_new_attempt_and_not_cancelled(process, task) -> None:
+    task.gate.clear()
+    stub = await process.start()
+    name = (await stub.CreateRun(pb.CreateRunRequest(spec=trace_pb2.RunSpec(task="quadratic", max_trials=1)))).run.name
+    [trial] = (await stub.Propose(pb.ProposeRequest(parent=name))).trials
+    call = stub.Evaluate(pb.InnerLoopServiceEvaluateRequest(name=trial.name))
+    await asyncio.wait_for(task.started.get(), 20)
+    assert process.group is not None
+    await process.group.terminate(30)
+    with pytest.raises(grpc.aio.AioRpcError):
+        [event async for event in call]
+    await process.channel.close()
+    task.gate.set()
+    stub = await process.start()
+    request = pb.InnerLoopServiceEvaluateRequest(name=trial.name)
+    events = [item.event async for item in stub.Evaluate(request)]
+    assert events[0].trial_started.attempt == 2
+    assert events[-1].trial_evaluated.result.outcome == common_pb2.OUTCOME_SUCCEEDED
+
+
 async def sequences(address: str, run: str) -> list[int]:
     async with InnerClient(address) as client:
         return [event.sequence async for event in client.watch_trace(run, patience=60)]
@@ -57,6 +78,7 @@ async def test_watchers_go_on_exactly_over_a_restart_in_the_middle_of_a_run(proc
     assert all(numbers == list(range(1, last + 1)) for numbers in seen)
 
 
+@pytest.mark.long
 async def test_a_hundred_watchers_that_never_read_cost_little_and_delay_nobody(process, task) -> None:
     stub = await process.start()
     name = (await stub.CreateRun(pb.CreateRunRequest(spec=trace_pb2.RunSpec(task="quadratic", max_trials=3)))).run.name
