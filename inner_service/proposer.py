@@ -30,7 +30,7 @@ from inner_service.lessons.writer import situation
 from inner_service.mechanism_set import MechanismSet
 from inner_service.obstruction import obstructor
 from inner_service.run import Search, Trial
-from inner_service.search_state import Briefing, Refusal, described, proposer_prompt
+from inner_service.search_state import TEMPLATES, Briefing, Refusal, described, proposer_prompt
 from inner_service.store import Store
 from inner_service.tasks import Task
 from inner_service.trace import (
@@ -44,7 +44,8 @@ from mechanisms.interface import Candidate, Hook, Origin, SearchView
 from service_kit.errors import InvalidConfiguration, ServiceError
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import Failure, ModelError
-from service_kit.llm.structured import Answer, ask
+from service_kit.llm.prompts import ask_fitting
+from service_kit.llm.structured import Answer
 
 REASKS = 2
 """Times the model is asked again after its candidates were refused."""
@@ -181,13 +182,23 @@ class Proposer:
 
     async def _call(self, round_: _Round, briefing: Briefing, *, needed: bool = True) -> Answer[Proposal] | None:
         """One recorded call of the model; None when it gave no usable answer, which only a ``needed`` one minds."""
-        messages = proposer_prompt(round_.search, briefing)
         answer: Answer[Proposal]
         try:
-            answer = await ask(self._model, "propose", messages, CitingProposal if briefing.lessons else Proposal)
+            answer = await ask_fitting(
+                self._model,
+                "propose",
+                lambda limit: proposer_prompt(round_.search, briefing, limit),
+                CitingProposal if briefing.lessons else Proposal,
+            )
         except ModelError as error:
             called = ModelCalled(
-                "propose", self._model.name, error.usage, timedelta(), error.messages or messages, error=str(error)
+                "propose",
+                self._model.name,
+                error.usage,
+                timedelta(seconds=error.latency),
+                error.messages,
+                error=str(error),
+                prompt_version=TEMPLATES.version,
             )
             await self._store.commit(self._run_id, lambda _: [called])
             if not needed:
@@ -205,6 +216,7 @@ class Proposer:
             answer.messages[:-1],
             answer.text,
             scripted=answer.scripted,
+            prompt_version=TEMPLATES.version,
         )
         await self._store.commit(self._run_id, lambda _: [called])
         return answer

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from inner_service.lessons.lesson import Lesson
 from inner_service.run import Search, Trial, TrialState
 from mechanisms.fence import fenced
 from mechanisms.interface import Candidate
+from mechanisms.tallies import tallies
 from service_kit.llm.failures import Message
+from service_kit.llm.prompts import Detail, Templates, first, fitting, shortened
 from service_kit.parameters import Kind, Parameter, Value, brief, configuration_to_json, value_to_json
 
-PROMPTS = Path(__file__).with_name("prompts")
+TEMPLATES = Templates(Path(__file__).with_name("prompts"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +90,33 @@ def search_state(search: Search, briefing: Briefing) -> dict[str, Any]:
     }
 
 
-def proposer_prompt(search: Search, briefing: Briefing) -> tuple[Message, ...]:
-    """The messages that ask the language model for candidates."""
+def proposer_prompt(search: Search, briefing: Briefing, limit: int = 0) -> tuple[Message, ...]:
+    """The messages that ask the language model for candidates: at most ``limit`` estimated tokens, 0 is no limit.
+
+    What is left out is named in the prompt. Raises :class:`ModelError` when even the shortest prompt is longer.
+    """
     values = {"search": search, "run": search.run, "task": search.run.task, "briefing": briefing}
-    state = json.dumps(search_state(search, briefing), ensure_ascii=False, separators=(",", ":"))
-    return (
-        Message("system", render("propose_system.j2", values)),
-        Message("user", render("propose.j2", {**values, "state": state, "sources": _sources(search)})),
-    )
+    decided = search.decided()
+    complete = search_state(search, briefing)
+
+    def build(detail: Detail) -> tuple[Message, ...]:
+        trials, left_out = shortened(complete["trials"], detail)
+        files, other_files = first(search.run.task.sources, detail.sources, "files of the task's source")
+        state = json.dumps({**complete, "trials": trials}, ensure_ascii=False, separators=(",", ":"))
+        known = {
+            **values,
+            "state": state,
+            "sources": _sources(search),
+            "files": files,
+            "left_out": left_out + other_files,
+            "tallies": tallies(decided, search.run.task.objective) if left_out else (),
+        }
+        return (
+            Message("system", render("propose_system.j2", known)),
+            Message("user", render("propose.j2", known)),
+        )
+
+    return fitting(build, limit)
 
 
 def _sources(search: Search) -> list[tuple[Parameter, Value]]:
@@ -110,7 +128,7 @@ def _sources(search: Search) -> list[tuple[Parameter, Value]]:
 
 def render(name: str, values: Mapping[str, Any]) -> str:
     """A prompt of this service; :func:`fenced` is at hand in it for what others wrote."""
-    return _template(name).render(values, fenced=fenced)
+    return TEMPLATES.render(name, {**values, "fenced": fenced})
 
 
 def described(search: Search, candidate: Candidate) -> str:
@@ -156,17 +174,3 @@ def _show(value: Any) -> str:
     if isinstance(value, str) and "\n" in value:
         return brief(value)
     return f"{value:.6g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
-
-
-@cache
-def _template(name: str) -> jinja2.Template:
-    # The prompts are text for a model, not HTML; a name that is missing is a bug and raises.
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(PROMPTS),
-        autoescape=False,  # noqa: S701
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=False,
-    )
-    return environment.get_template(name)

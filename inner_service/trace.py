@@ -193,6 +193,7 @@ class ModelCalled:
     answer: str = ""
     error: str = ""
     scripted: bool = False
+    prompt_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

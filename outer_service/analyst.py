@@ -17,7 +17,7 @@ from outer_service.turns import answered
 from service_kit.llm.budget import Budget
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import Message
-from service_kit.llm.structured import ask
+from service_kit.llm.prompts import ask_fitting
 
 PURPOSE = "analyse"
 
@@ -31,11 +31,15 @@ class Advice:
     guarded: Guarded
 
 
-def request(observation: Observation, every: int) -> tuple[Message, ...]:
-    """The messages that ask for an analysis; the next one follows in ``every`` trials."""
+def request(observation: Observation, every: int, limit: int = 0) -> tuple[Message, ...]:
+    """The messages that ask for an analysis; the next one follows in ``every`` trials.
+
+    At most ``limit`` estimated tokens; 0 is no limit. Raises :class:`ModelError` when that is not possible.
+    """
     return prompt(
         PURPOSE,
         observation,
+        limit=limit,
         every=every,
         least_tries=guard.LEAST_TRIES,
         most_freezes=guard.MOST_FREEZES,
@@ -44,11 +48,11 @@ def request(observation: Observation, every: int) -> tuple[Message, ...]:
     )
 
 
-async def analyse(
-    model: LanguageModel, observation: Observation, messages: tuple[Message, ...], budget: Budget
-) -> Advice:
-    """Ask, and guard the answer. Raises :class:`ModelError`."""
-    answer = await ask(model, PURPOSE, messages, Analysis, budget=budget)
+async def analyse(model: LanguageModel, observation: Observation, every: int, budget: Budget) -> Advice:
+    """Ask, and guard the answer; the next analysis follows in ``every`` trials. Raises :class:`ModelError`."""
+    answer = await ask_fitting(
+        model, PURPOSE, lambda limit: request(observation, every, limit), Analysis, budget=budget
+    )
     checked = advised(answer.value, observation.run, observation.trials)
     return Advice(answered(answer), answer.value.observation, checked)
 

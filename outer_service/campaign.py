@@ -171,6 +171,8 @@ class Turn:
     scripted: bool
     error: str = ""
     """Why it failed; empty when it did not."""
+    prompt_version: str = ""
+    """Version of the prompt templates."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from outer_service import events, revisions
-from outer_service.analyst import Advice, analyse, request
+from outer_service.analyst import Advice, analyse
 from outer_service.campaign import Campaign
 from outer_service.guard import Guarded
 from outer_service.inner_client import InnerClient
@@ -46,11 +46,11 @@ class Reconfiguration:
         if campaign.budget_spent:
             raise BudgetSpent(campaign.budget_spent)
         await self._remark(f"level 1.5: reads the trace after {observation.run.decided_trials} trials")
-        messages = request(observation, campaign.policy.configuration_every)
+        every = campaign.policy.configuration_every
         try:
-            advice = await analyse(self._model, observation, messages, budget_of(campaign))
+            advice = await analyse(self._model, observation, every, budget_of(campaign))
         except ModelError as error:
-            await self._happens(campaign, events.AnalysisFinished(failed(error, messages, self._model)))
+            await self._happens(campaign, events.AnalysisFinished(failed(error, self._model)))
             if error.kind is Failure.BUDGET_SPENT:
                 raise BudgetSpent(error.message) from None
             raise

@@ -146,12 +146,12 @@ def messages(
     description: SearchDescription,
     repairs: int,
     start: SourceFile | None = None,
+    limit: int = 0,
 ) -> tuple[Message, ...]:
     """The prompt for a round: the search as it is, after the answers so far; ``start`` is where the mechanism derives
     from."""
     advice = session.advice
     more: dict[str, object] = {
-        "description": description,
         "session": session,
         "start": start,
         "fields": advice.fields if advice is not None and advice.fields else FIELDS,
@@ -162,11 +162,10 @@ def messages(
         more["report"] = rejected.report.text
         more["numbered"] = "\n".join(f"{i:4d}  {line}" for i, line in enumerate(rejected.source.splitlines(), 1))
         more["repairs_left"] = repairs - len(session.judgements)
-    system, user = prompt(round_.value, observation, **more)
     said: list[Message] = []
     for completed in session.rounds:
         said += [Message("user", f"Round: {completed.round.value}."), Message("assistant", completed.answer)]
-    return (system, *said, user)
+    return prompt(round_.value, observation, description=description, limit=limit, said=said, **more)
 
 
 def summary(round_: Round, value: BaseModel) -> str:

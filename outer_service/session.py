@@ -29,7 +29,7 @@ from outer_service.turns import BudgetSpent, answered, budget_of, failed
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import Failure, ModelError
-from service_kit.llm.structured import ask
+from service_kit.llm.prompts import ask_fitting
 
 CONTROL_SOURCE = '''class Mechanism:
     """No-op control: observes every trial and never has an opinion."""
@@ -152,9 +152,15 @@ class Session:
         await self._remark(f"level 2: {round_.value}{again}")
         origin = starting_point(session)
         start = SourceFile(origin.choice, await self._source(origin)) if origin is not None else None
-        asked = messages(round_, session, observation, description, campaign.policy.repairs, start)
+        repairs = campaign.policy.repairs
         try:
-            answer = await ask(self._model, round_.value, asked, step.answer_type, budget=budget_of(campaign))
+            answer = await ask_fitting(
+                self._model,
+                round_.value,
+                lambda limit: messages(round_, session, observation, description, repairs, start, limit),
+                step.answer_type,
+                budget=budget_of(campaign),
+            )
         except ModelError as error:
             spent = error.kind is Failure.BUDGET_SPENT
             said = (
@@ -165,7 +171,7 @@ class Session:
             outcome = ResearchOutcome.STOPPED if spent else ResearchOutcome.MODEL_FAILED
             await self._happens(
                 campaign,
-                events.RoundFinished(session.name, round_, failed(error, asked, self._model), said),
+                events.RoundFinished(session.name, round_, failed(error, self._model), said),
                 events.ResearchFinished(session.name, outcome, said),
             )
             if spent:

@@ -250,6 +250,7 @@ def turn_to_proto(turn: Turn, round_: Round | None) -> pb.ResearchTurn:
         model=turn.model,
         scripted=turn.scripted,
         error=turn.error,
+        prompt_version=turn.prompt_version,
     )
 
 

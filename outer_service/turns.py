@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from outer_service.campaign import Campaign, Turn
+from outer_service.digest import TEMPLATES
 from service_kit.llm.budget import Budget
 from service_kit.llm.client import LanguageModel
-from service_kit.llm.failures import Failure, Message, ModelError
+from service_kit.llm.failures import Failure, ModelError
 from service_kit.llm.structured import Answer
 
 UNUSABLE = frozenset(
@@ -39,13 +39,21 @@ def budget_of(campaign: Campaign) -> Budget:
 
 def answered(answer: Answer[Any]) -> Turn:
     """A call that was answered."""
-    return Turn(answer.messages[:-1], answer.text, answer.usage, answer.latency, answer.model, answer.scripted)
+    return Turn(
+        answer.messages[:-1],
+        answer.text,
+        answer.usage,
+        answer.latency,
+        answer.model,
+        answer.scripted,
+        prompt_version=TEMPLATES.version,
+    )
 
 
-def failed(error: ModelError, messages: Sequence[Message], model: LanguageModel) -> Turn:
+def failed(error: ModelError, model: LanguageModel) -> Turn:
     """A call that was not; the conversation may end with an answer that did not fit."""
-    conversation = error.messages or tuple(messages)
-    text = ""
+    conversation, text = error.messages, ""
     if conversation and conversation[-1].role == "assistant":
         text, conversation = conversation[-1].content, conversation[:-1]
-    return Turn(conversation, text, error.usage, error.latency, model.name, model.scripted, str(error))
+    said = str(error)
+    return Turn(conversation, text, error.usage, error.latency, model.name, model.scripted, said, TEMPLATES.version)

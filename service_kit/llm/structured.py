@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -40,6 +40,10 @@ class Answer(Generic[T]):
     """Seconds, all turns and retries included."""
     scripted: bool
     """Whether it came from the scripted researcher: such an answer is never evidence for the method."""
+
+    def after(self, usage: Usage, latency: float) -> Answer[T]:
+        """The same answer with what was used, and the seconds that passed, before it was asked for."""
+        return replace(self, usage=usage + self.usage, latency=latency + self.latency)
 
 
 async def ask(

@@ -93,6 +93,8 @@ class Endpoint:
     address: str = ""
     answers: dict[str, list[Any]] = field(default_factory=dict)
     status: int = 200
+    tokens: int = 100
+    """Prompt tokens that it counts."""
     asked: list[tuple[str, list[dict[str, str]]]] = field(default_factory=list)
     hold: dict[str, asyncio.Event] = field(default_factory=dict)
     """Answers that wait for an event, by purpose."""
@@ -117,7 +119,7 @@ class Endpoint:
                 "created": 0,
                 "model": "test-model-1",
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-                "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+                "usage": {"prompt_tokens": self.tokens, "completion_tokens": 10, "total_tokens": self.tokens + 10},
             }
         )
 

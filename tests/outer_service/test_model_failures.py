@@ -6,6 +6,8 @@ import pytest
 from bilevel.v1 import inner_pb2, trace_pb2
 from bilevel.v1 import outer_pb2 as pb
 
+from mechanisms.fence import fenced
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MECHANISM = [pb.LEVEL_MECHANISM]
@@ -56,7 +58,7 @@ def _json(value: Any) -> str:
 
 @pytest.fixture(autouse=True)
 def fresh(model_endpoint: Any) -> None:
-    model_endpoint.answers, model_endpoint.status, model_endpoint.asked = {}, 200, []
+    model_endpoint.answers, model_endpoint.status, model_endpoint.asked, model_endpoint.tokens = {}, 200, [], 100
 
 
 async def watched(services: Any, outer: Any, trials: int = 11, checkpoint: int = 10, **policy: Any) -> tuple[Any, str]:
@@ -76,8 +78,8 @@ async def test_a_broken_mechanism_is_repaired_with_the_gates_report(
     assert verdicts == [trace_pb2.GATE_VERDICT_REJECTED] * 2 + [trace_pb2.GATE_VERDICT_ACCEPTED]
     assert [report.attempt for report in judged] == [1, 2, 3]
     repairs = [messages for purpose, messages in model_endpoint.asked if purpose == "repair"]
-    assert judged[0].report.text in repairs[0][-1]["content"]
-    assert judged[1].report.text in repairs[1][-1]["content"]
+    assert fenced("gate", judged[0].report.text, "the") in repairs[0][-1]["content"]
+    assert fenced("gate", judged[1].report.text, "the") in repairs[1][-1]["content"]
     [finished] = of_kind(events, "research_finished")
     assert (finished.outcome, finished.mechanism) == (pb.RESEARCH_OUTCOME_INSTALLED, "bold-move")
     [mechanism] = await services.mechanisms(run)
@@ -180,14 +182,15 @@ async def test_a_round_without_a_usable_answer_ends_the_session_and_is_stored(
 
 async def test_a_spent_budget_stops_research_and_not_the_run(services: Any, outer: Any, model_endpoint: Any) -> None:
     model_endpoint.answers = dialogue(GOOD)
-    events, run = await watched(services, outer, trials=30, levels=MECHANISM, max_tokens=40_000)
+    model_endpoint.tokens = 5_000
+    events, run = await watched(services, outer, trials=30, levels=MECHANISM, max_tokens=50_000)
     rounds = of_kind(events, "round_finished")
     used = sum(round_.turn.usage.prompt_tokens + round_.turn.usage.completion_tokens for round_ in rounds)
-    assert 0 < used <= 40_000
+    assert 5_000 < used <= 50_000
     [finished] = of_kind(events, "research_finished")
     assert finished.outcome == pb.RESEARCH_OUTCOME_STOPPED
     assert "stopped before" in finished.message
-    assert "the budget of 40000 tokens is spent" in finished.message
+    assert "the budget of 50000 tokens is spent" in finished.message
     assert [cycle.error for cycle in of_kind(events, "cycle_finished")] == [""]
     assert "the run goes on without research" in of_kind(events, "campaign_state_changed")[0].reason
     assert (await services.get(run)).decided_trials == 30

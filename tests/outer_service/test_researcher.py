@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from mechanisms.findings import Stage
 from mechanisms.interface import Hook, Origin, TrialRecord
+from mechanisms.tallies import directions, tallies
 from outer_service.answers import Generation
 from outer_service.campaign import CompletedRound, Judgement, OpenSession, ResearchOutcome, Round
-from outer_service.digest import directions, prompt, tallies
+from outer_service.digest import prompt
 from outer_service.observed import (
     GateFinding,
     GateReport,
