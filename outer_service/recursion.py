@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -29,8 +30,8 @@ from outer_service.procedures import Adopted, Counted, ProcedureState, Ruled, ru
 from outer_service.store import Store
 from outer_service.turns import answered, budget_of, failed
 from service_kit.llm.client import LanguageModel
-from service_kit.llm.failures import ModelError
-from service_kit.llm.structured import ask
+from service_kit.llm.failures import Message, ModelError
+from service_kit.llm.prompts import ask_fitting
 
 PURPOSE = "procedure"
 CAMPAIGNS_READ = 20
@@ -131,11 +132,12 @@ class Recursion:
         report: ProcedureReport | None = None
         source = ""
         for attempt in range(1, campaign.policy.repairs + 2):
-            messages = prompt(PURPOSE, observation, **await self._shown(moments, report, source))
+            shown = await self._shown(moments, report, source)
+            build = partial(_request, observation, shown)
             try:
-                answer = await ask(self._model, PURPOSE, messages, ProcedureProposal, budget=budget_of(campaign))
+                answer = await ask_fitting(self._model, PURPOSE, build, ProcedureProposal, budget=budget_of(campaign))
             except ModelError as error:
-                turn = failed(error, messages, self._model)
+                turn = failed(error, self._model)
                 await self._happens(campaign, events.ProcedureJudged(turn, attempt, error.message))
                 return
             value, turn = answer.value, answered(answer)
@@ -204,3 +206,8 @@ def _observed(report: ProcedureReport) -> GateReport:
         text=report.render(),
         summary=report.summary,
     )
+
+
+def _request(observation: Observation, shown: Mapping[str, Any], limit: int) -> tuple[Message, ...]:
+    """The messages that ask for a change of the procedure."""
+    return prompt(PURPOSE, observation, limit=limit, **shown)
