@@ -123,8 +123,14 @@ class CampaignHistory:
 
     def on_verdict_reached(self, what: outer_pb2.VerdictReached) -> None:
         self.verdicts.append(what)
-        verb = "keeps" if what.verdict == outer_pb2.VERDICT_KEEP else "retires"
-        self.activity = f"{verb} {what.mechanism}"
+        self.activity = f"{_VERDICTS.get(what.verdict, 'judges')} {what.mechanism}"
+
+    def on_library_entry_chosen(self, what: outer_pb2.LibraryEntryChosen) -> None:
+        self.activity = f"level 2 tries {what.offer.choice} again"
+
+    def on_procedure_judged(self, what: outer_pb2.ProcedureJudged) -> None:
+        self.spending.add(what.turn)
+        self.activity = "level 2 looked at its own procedure"
 
     def _session(self, name: str) -> Research | None:
         return next((session for session in self.research if session.name == name), None)
@@ -133,6 +139,11 @@ class CampaignHistory:
         return self.cycles[-1].decided_trials if self.cycles else 0
 
 
+_VERDICTS = {
+    outer_pb2.VERDICT_KEEP: "keeps",
+    outer_pb2.VERDICT_RETIRE: "retires",
+    outer_pb2.VERDICT_REPLACE: "replaces",
+}
 _AFTER = {
     outer_pb2.RESEARCH_ROUND_EXPLORE: "criticises its candidates",
     outer_pb2.RESEARCH_ROUND_CRITIQUE: "specifies the chosen mechanism",

@@ -179,7 +179,10 @@ class Store:
             streams = await self._log.streams(connection)
             rows = {stream_of(row.id): row for row in await connection.execute(select(campaigns))}
             for stream in [stream_of(campaign_id)] if campaign_id else sorted(streams.keys() | rows.keys()):
-                problems = await self._problems(connection, stream, streams.get(stream), rows.get(stream))
+                if stream == procedure_log.STREAM:  # belongs to no campaign
+                    problems = await self._log.missing(connection, stream, streams[stream])
+                else:
+                    problems = await self._problems(connection, stream, streams.get(stream), rows.get(stream))
                 found += [Problem(stream, text) for text in problems]
         return found
 

@@ -12,6 +12,7 @@ from clients.campaign_history import CampaignHistory
 from clients.history import RunHistory, Spending
 from clients.inner import InnerClient
 from clients.outer import OuterClient
+from clients.waiting import Waiting
 
 if TYPE_CHECKING:
     import optuna
@@ -96,7 +97,9 @@ class RunRecord:
         generated = [m for m in history.mechanisms.values() if m.generated]
         confirmation = history.confirmation
         bounded = confirmation is not None and confirmation.HasField("gain_low")
-        decided = [t for n, t in history.trials.items() if n > 0 and t.state in _DECIDED]
+        baseline = trace_pb2.TRIAL_ORIGIN_BASELINE
+        decided = [t for t in history.trials.values() if t.origin != baseline and t.state in _DECIDED]
+        waiting = Waiting.of(self.events)
         return Summary(
             run=history.name,
             title=self.title,
@@ -130,6 +133,9 @@ class RunRecord:
             cost_usd=spending.cost_usd,
             answered_by=self.answered_by,
             scripted=self.scripted,
+            wall_seconds=waiting.wall,
+            waiting_share=waiting.share,
+            paused_share=waiting.paused / waiting.wall if waiting.wall else 0.0,
         )
 
 
@@ -176,6 +182,12 @@ class Summary:
     cost_usd: float | None
     answered_by: str
     scripted: bool
+    wall_seconds: float = 0.0
+    """From the run's first start to its end."""
+    waiting_share: float = 0.0
+    """Share of it in which no evaluation ran."""
+    paused_share: float = 0.0
+    """Share of it in which the run was paused and no evaluation ran: a synchronous outer loop thought."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,6 +1,7 @@
 """Recursion: procedures over campaigns, their ruling, and a whole change from proposal to verdict."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from outer_service.procedures import (
     fold,
     ruling,
 )
+from outer_service.store import Store
 
 NEW = Adopted("a" * 64, "source", "Does things.", "m-1", "campaigns/c0")
 
@@ -88,6 +90,20 @@ def test_no_ruling_claims_more_than_its_interval(under: list[tuple[int, int]], b
 def test_events_survive_the_log(event: ProcedureEvent) -> None:
     stored = encode(event)
     assert decode(stored.kind, stored.payload) == event
+
+
+async def test_procedures_are_remembered_beside_the_campaigns(tmp_path: Path) -> None:
+    for _ in range(2):
+        store = await Store.open(f"sqlite:///{tmp_path}/outer.db")
+        try:
+            if not (await store.procedures()).known:
+                await store.note_procedure(NEW)
+                await store.note_procedure(counted(1, NEW.sha256, 2, 1))
+            found = await store.procedures()
+            assert (found.current, found.tally(NEW.sha256)) == (NEW.sha256, (1, 2, 1))
+            assert await store.verify() == []
+        finally:
+            await store.close()
 
 
 def of_kind(events: list[Any], kind: str) -> list[Any]:
