@@ -104,16 +104,16 @@ def tasks_folder() -> Path:
 
 
 @pytest.fixture
-def search(tmp_path: Path) -> Callable[[str], Awaitable[dict[str, Any]]]:
+def search(tmp_path: Path) -> Callable[..., Awaitable[dict[str, Any]]]:
     """Runs a short search of all levels over a task, with every service, and returns its summary."""
 
-    def run(address: str) -> dict[str, Any]:
-        arguments = ["run", "--local", "--json", "--task", address, "--trials", "6"]
+    def run(address: str, trials: int) -> dict[str, Any]:
+        arguments = ["run", "--local", "--json", "--task", address, "--trials", str(trials)]
         arguments += ["--levels", "1,1.5,2", "--confirm", "1", "--out", str(tmp_path / "results")]
         command = [sys.executable, "-c", "from clients.cli import main; main()", *arguments]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
         summary: dict[str, Any] = json.loads(done.stdout)
         return summary
 
-    return lambda address: asyncio.to_thread(run, address)
+    return lambda address, trials=6: asyncio.to_thread(run, address, trials)
