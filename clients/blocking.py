@@ -147,6 +147,7 @@ class BlockingOuterClient(_Background):
     list_research_sessions = _plain(OuterClient.list_research_sessions)
     list_library_entries = _plain(OuterClient.list_library_entries)
     get_library_entry = _plain(OuterClient.get_library_entry)
+    import_library_entry = _plain(OuterClient.import_library_entry)
 
 
 def read_run(inner: BlockingInnerClient, run: str, outer: BlockingOuterClient | None = None) -> RunRecord:

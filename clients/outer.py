@@ -163,7 +163,7 @@ class OuterClient:
         return (await self.connection.call(self._stub.GetLibraryEntry, request)).entry
 
     async def import_library_entry(self, entry: outer_pb2.LibraryEntry) -> tuple[outer_pb2.LibraryEntry, bool]:
-        """Adds a mechanism from elsewhere, and says whether it is new. Its source is compiled in the sandbox only."""
+        """Adds ``entry``, a mechanism from elsewhere, and says whether it is new; only the sandbox compiles it."""
         request = outer_pb2.ImportLibraryEntryRequest(entry=entry)
         response = await self.connection.call(self._stub.ImportLibraryEntry, request)
         return response.entry, response.created

@@ -11,10 +11,13 @@ from datetime import timedelta
 
 from inner_service.task import EvaluationProgress, EvaluationResult, Misbehaviour
 from inner_service.tasks import Task, TaskBusy
+from service_kit.errors import ServiceError
 from service_kit.parameters import Configuration, Outcome, Split
 
 PROGRESS_SECONDS = 0.5
 """Progress is passed on at most this often."""
+BUSY_HARD_LIMITS = 10
+"""A task may be busy for so many of its own hard limits before that is taken for a mistake."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 """Seconds between attempts to get a place at a busy task."""
 
@@ -36,17 +39,28 @@ async def evaluate(
 ) -> EvaluationResult:
     """Measure ``configuration``. Waits for a place when the task is busy; kills the work at ``hard_limit``.
 
-    Raises :class:`Unavailable` when the task cannot be reached or is lost on the way. Cancelling kills the work.
+    Raises :class:`Unavailable` when the task cannot be reached or is lost on the way, and :class:`ServiceError` when it
+    never has a place. Cancelling kills the work.
     """
-    pause = _FIRST_PAUSE
+    pause, began = _FIRST_PAUSE, time.monotonic()
     while True:
         try:
             return await _attempt(
                 task, configuration, seed, hard_limit, fraction, split, label, on_progress, on_misbehaviour
             )
         except TaskBusy:
+            if time.monotonic() - began > BUSY_HARD_LIMITS * hard_limit.total_seconds():
+                raise _never_free(task, hard_limit) from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _never_free(task: Task, hard_limit: timedelta) -> ServiceError:
+    waited = BUSY_HARD_LIMITS * hard_limit.total_seconds()
+    return ServiceError(
+        f"the task {task.name!r} said for {waited:g} s that all of its places are taken",
+        hint="Is something else using it? If not, its places must become free when evaluations end or are cancelled.",
+    )
 
 
 async def _attempt(

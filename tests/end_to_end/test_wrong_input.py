@@ -15,6 +15,13 @@ from tests.end_to_end.person import User
 RUN = ("run", "--task", "own", "--levels", "1", "--trials", "2")
 
 
+def test_the_same_task_by_its_address_needs_no_name(services: Services, own_task: str) -> None:
+    address = own_task.replace("127.0.0.1", "localhost")
+    done = services.bilevel("run", "--task", address, "--levels", "1", "--trials", "1", "--confirm", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    assert f'"task": "{address}"' in done.stdout
+
+
 @pytest.fixture
 def refusing_endpoint() -> Iterator[str]:
     """A model endpoint to which every key is wrong."""

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from bilevel.v1 import common_pb2, task_pb2, trace_pb2
 
-from inner_service import task_stream
+from inner_service import evaluation, task_stream
 
 Response = task_pb2.EvaluateResponse
 Result = task_pb2.EvaluationResult
@@ -151,6 +151,19 @@ async def test_a_busy_task_is_waited_for(inner, task) -> None:
     await inner.until(name, lambda event: event.WhichOneof("event") == "trial_started")
     task.running = 0
     assert (await evaluating)[-1].trial_evaluated.result.outcome == OK
+
+
+async def test_a_task_that_never_has_a_place_pauses_the_run(inner, task, monkeypatch) -> None:
+    monkeypatch.setattr(evaluation, "BUSY_HARD_LIMITS", 0)
+    task.capacity, task.running = 1, 1
+    name = await inner.create(max_trials=1)
+    await inner.start(name)
+    paused = await inner.until_state(name, "PAUSED")
+    assert "all of its places are taken" in paused.run_state_changed.reason
+    task.running = 0
+    await inner.resume(name)
+    await inner.finished(name)
+    assert (await inner.run(name)).decided_trials == 1
 
 
 @pytest.mark.parametrize(
