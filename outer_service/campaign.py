@@ -96,6 +96,8 @@ class ResearchOutcome(StrEnum):
     MODEL_FAILED = "model_failed"
     STOPPED = "stopped"
     RESTARTED = "restarted"
+    NOT_SUPPORTED = "not_supported"
+    """The inner service does not run mechanisms."""
 
 
 class Verdict(StrEnum):

@@ -211,10 +211,12 @@ class Cycles:
             campaign = await self._happens(campaign.id, started)
         await self._remark(campaign, f"level 2: research begins after {observation.run.decided_trials} trials")
         make_room = self._room(campaign, observation)
-        if campaign.policy.control is Control.NOOP:
-            finished = await session.control(campaign, observation, make_room)
-        elif campaign.policy.control is Control.RESTART:
+        if campaign.policy.control is Control.RESTART:
             finished = await session.restart(campaign, observation)
+        elif (unsupported := await session.unsupported(campaign)) is not None:
+            finished = unsupported
+        elif campaign.policy.control is Control.NOOP:
+            finished = await session.control(campaign, observation, make_room)
         else:
             finished = await session.research(campaign, observation, make_room)
         outcome = finished.outcome

@@ -107,6 +107,8 @@ class InnerClient:
             sources_from_proto(response.loop_sources),
             response.mechanism_reference,
             sources_from_proto(response.examples),
+            tuple(response.capabilities.mechanism_languages),
+            response.capabilities.implementation,
         )
 
     async def update_config(

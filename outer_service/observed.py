@@ -178,6 +178,10 @@ class SearchDescription:
     loop_sources: tuple[SourceFile, ...] = ()
     mechanism_reference: str = ""
     examples: tuple[SourceFile, ...] = ()
+    languages: tuple[str, ...] = ()
+    """Languages in which the inner service runs mechanisms; none where it runs none."""
+    implementation: str = ""
+    """Name and version of the inner service, for people."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,9 @@ CONTROL_SOURCE = '''class Mechanism:
 '''
 """What the NOOP control installs: hooks that are called like any other's and change nothing."""
 
+LANGUAGE = "python"
+"""The language in which mechanisms are written."""
+
 STANDARD = "standardMechanisms"
 """The collection of the mechanisms that ship with the system."""
 
@@ -85,6 +88,22 @@ class Session:
                     return await self._install(campaign, session, wanted, source, author, make_room)
                 case End(outcome, message):
                     return await self._finish(campaign, events.ResearchFinished(session.name, outcome, message))
+
+    async def unsupported(self, campaign: Campaign) -> events.ResearchFinished | None:
+        """The end of a session whose inner service runs no Python, before it has cost anything; None where it does."""
+        session = campaign.session
+        assert session is not None
+        description = await self._inner.describe(campaign.run)
+        if LANGUAGE in description.languages:
+            return None
+        runs = ", ".join(description.languages) or "none"
+        message = (
+            f"the inner service ({description.implementation or 'it does not say which'}) does not run mechanisms in "
+            f"{LANGUAGE}; languages that it runs: {runs}. Level 1.5 goes on"
+        )
+        return await self._finish(
+            campaign, events.ResearchFinished(session.name, ResearchOutcome.NOT_SUPPORTED, message)
+        )
 
     async def control(
         self, campaign: Campaign, observation: Observation, make_room: MakeRoom

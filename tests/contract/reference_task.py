@@ -20,6 +20,7 @@ SPACE = ParameterSpace(
         Parameter("depth", Kind.INTEGER, 3, "Layers.", locked=True, minimum=1, maximum=9),
         Parameter("width", Kind.REAL, 0.25, "The distance from the optimum.", minimum=0.0, maximum=1.0),
         Parameter("mode", Kind.CATEGORICAL, "plain", "Decoration.", choices=("plain", "fancy")),
+        Parameter("dust", Kind.REAL, 0.5, "Changes nothing.", minimum=0.0, maximum=1.0),
         Parameter("rows", Kind.INTEGER, 4, "More rows take more memory.", minimum=1, maximum=16),
     ),
     ("fancy takes at most 8 rows",),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +24,7 @@ from clients.local_stack import LocalStack, StackSettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+ROOT = Path(__file__).parents[2]
 INNER_NAME, OUTER_NAME = "bilevel.v1.InnerLoopService", "bilevel.v1.OuterLoopService"
 PATIENCE = {faults.Endless: 2.0, faults.Silent: 2.0}
 """Seconds after which a check is taken for stuck, where a fault makes it so."""
@@ -111,6 +116,35 @@ async def test_an_examination_that_runs_out_of_time_says_that_it_is_undecided(st
     await subject.close()
     assert {finding.verdict for finding in examination.findings} == {Verdict.UNDECIDED}
     assert examination.exit_code == 2
+
+
+async def test_an_outer_loop_of_a_few_lines_drives_our_inner_service(stack: LocalStack) -> None:
+    script = ROOT / "clients" / "examples" / "outer_loop.py"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
+    arguments = ["--inner", stack.inner, "--task", "reference", "--trials", "20", "--every", "4"]
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), *arguments, stdout=pipe, stderr=pipe, env=environment
+    )
+    said, complained = await process.communicate()
+    assert process.returncode == 0, complained.decode()
+    lines = said.decode().splitlines()
+    wire = Wire.to(INNER_NAME, "inner service", stack.inner)
+    run = (await wire.call("GetRun", name=lines[0].split()[0])).run
+    mechanisms = (await wire.call("ListMechanisms", parent=run.name)).mechanisms
+    events = [item.event for item in await wire.messages("WatchTrace", run=run.name)]
+    await wire.close()
+    assert (run.state, run.decided_trials) == (trace_pb2.RUN_STATE_FINISHED, 20)
+    frozen = {line.split()[1].rstrip(":") for line in lines if line.startswith("froze ")}
+    assert frozen, said.decode() + str(run.search_config)
+    assert set(run.search_config.frozen) == frozen
+    assert len(mechanisms) == 1, said.decode()
+    [mechanism] = mechanisms
+    assert mechanism.author == "a minimal outer loop"
+    assert f"installed {mechanism.name.rsplit('/', 1)[-1]}: {mechanism.summary}" in lines
+    authors = {e.search_config_updated.author for e in events if e.HasField("search_config_updated")}
+    assert authors == {"a minimal outer loop"}
+    assert "20 trials decided" in lines[-1]
 
 
 INNER_FAULTS: dict[type[Fault], tuple[list[str], set[str]]] = {

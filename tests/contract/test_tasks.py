@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 import sys
 from collections.abc import AsyncIterator
 from itertools import count
@@ -14,6 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from bilevel.v1 import common_pb2, task_pb2
+from processes import served
 from reference_task import SPACE, ReferenceTask, started
 
 from clients.conformance.suite import Examination, Verdict
@@ -21,11 +21,9 @@ from clients.conformance.task import TASK, TaskSubject
 from clients.conformance.wire import Wire
 from clients.task_sdk.serving import serving
 from service_kit.parameters import Violation
-from service_kit.processes import spawn
 from service_kit.server import ServerSettings
 from service_kit.translate import configuration_from_proto
 
-ROOT = Path(__file__).parents[2]
 SERVICE = "bilevel.v1.TaskService"
 
 
@@ -70,15 +68,9 @@ async def test_a_task_of_the_sdk_passes(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.long
 async def test_the_trainer_passes(tmp_path: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'proto'}"}
-    file = tmp_path / "address"
     command = [sys.executable, "-m", "gpt_trainer", "serve", "--preset", "laptop", "--budget", "4"]
-    command += ["--listen", "127.0.0.1:0", "--address-file", str(file)]
-    async with await spawn(command, env=environment, cwd=ROOT):
-        async with asyncio.timeout(90):
-            while not file.exists():  # noqa: ASYNC110 (another process makes it)
-                await asyncio.sleep(0.1)
-        examination = await examined(file.read_text().strip(), free_seconds=5.0)
+    async with served(command, tmp_path) as address:
+        examination = await examined(address, free_seconds=5.0)
     assert not examination.of(Verdict.VIOLATED, Verdict.ADVICE, Verdict.UNDECIDED), examination.findings
     seen = {finding.clause for finding in examination.of(Verdict.HOLDS)}
     assert {"TASK-5.1", "TASK-5.2", "TASK-5.3", "TASK-3.7"} <= seen

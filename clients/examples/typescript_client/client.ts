@@ -3,12 +3,14 @@
 //     node dist/client.js 127.0.0.1:7402
 
 import { createClient } from "@connectrpc/connect";
-import { createGrpcTransport } from "@connectrpc/connect-node";
+import { Http2SessionManager, createGrpcTransport } from "@connectrpc/connect-node";
 import { InnerLoopService } from "./generated/bilevel/v1/inner_pb.js";
 import { RunState } from "./generated/bilevel/v1/trace_pb.js";
 
 const address = process.argv[2] ?? "127.0.0.1:7402";
-const inner = createClient(InnerLoopService, createGrpcTransport({ baseUrl: `http://${address}` }));
+const baseUrl = `http://${address}`;
+const sessionManager = new Http2SessionManager(baseUrl);
+const inner = createClient(InnerLoopService, createGrpcTransport({ baseUrl, sessionManager }));
 
 const { tasks } = await inner.listTasks({});
 const task = tasks.find((configured) => configured.description !== undefined);
@@ -26,3 +28,4 @@ for await (const { item } of inner.watchTrace({ run: run.name })) {
 }
 const { run: ended } = await inner.cancelRun({ name: run.name, reason: "seen enough" });
 console.log(`baseline ${ended?.task?.objective?.metric}: ${ended?.baselineMetric}`);
+sessionManager.abort(); // an open connection would keep the process alive

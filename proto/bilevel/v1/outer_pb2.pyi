@@ -239,6 +239,8 @@ class _ResearchOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Resea
     """Something else ended it: a spent budget, a cancellation, the end of the run, or the inner loop; the message says which."""
     RESEARCH_OUTCOME_RESTARTED: _ResearchOutcome.ValueType  # 6
     """The restart control cleared the history that the proposer sees."""
+    RESEARCH_OUTCOME_NOT_SUPPORTED: _ResearchOutcome.ValueType  # 7
+    """The inner service does not run mechanisms in Python; no model was asked."""
 
 class ResearchOutcome(_ResearchOutcome, metaclass=_ResearchOutcomeEnumTypeWrapper):
     """How a research session ended."""
@@ -257,6 +259,8 @@ RESEARCH_OUTCOME_STOPPED: ResearchOutcome.ValueType  # 5
 """Something else ended it: a spent budget, a cancellation, the end of the run, or the inner loop; the message says which."""
 RESEARCH_OUTCOME_RESTARTED: ResearchOutcome.ValueType  # 6
 """The restart control cleared the history that the proposer sees."""
+RESEARCH_OUTCOME_NOT_SUPPORTED: ResearchOutcome.ValueType  # 7
+"""The inner service does not run mechanisms in Python; no model was asked."""
 Global___ResearchOutcome: _TypeAlias = ResearchOutcome  # noqa: Y015
 
 class _ProcedureState:
