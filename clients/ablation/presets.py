@@ -32,7 +32,7 @@ SIZE = Size()
 PRESETS: Mapping[str, Size] = {
     # Two CPU cores, minutes: half of the trainer's short budget, and earlier looks, so that a run of 12 trials has some
     # left after the first mechanism.
-    "laptop": Size(12, 2, 1, 2, 3, 6, "laptop", "2"),
+    "laptop": Size(12, 2, 1, 2, 4, 8, "laptop", "2"),
     # One small GPU, hours.
     "workstation": Size(30, 3, 2, 1, 5, 10, "workstation", "short"),
     # The published benchmark: one data-centre GPU for more than a week.

@@ -12,7 +12,7 @@ from typing import Any
 
 from clients.scripted_researcher.catalogue import IDEAS, Idea, idea
 from clients.scripted_researcher.diagnosis import Observation, observations, since_gain
-from clients.scripted_researcher.state import SearchState
+from clients.scripted_researcher.state import Offered, SearchState
 
 Messages = Sequence[Mapping[str, str]]
 
@@ -35,13 +35,17 @@ def explore(state: SearchState, _: Messages) -> dict[str, Any]:
 def critique(state: SearchState, messages: Messages) -> dict[str, Any]:
     """A choice among the fitting mechanisms that were not installed before, or none.
 
-    Where the library has the fitting one and it stayed in an earlier search, that one is tried again.
+    Where the library has the fitting one and it stayed in an earlier search, that one is tried again. So is, where no
+    template fits, the first one of the library that stayed and was not installed in this run.
     """
     chosen = _choose(state)
     named = _answer(messages, "candidates") or []
     names = [entry["name"] for entry in named] or [one.name for one in IDEAS]
     known = [one for name in names if (one := idea(name)) is not None]
     assessments = [{"name": one.name, "merit": one.merit, "risk": one.risk} for one in known]
+    if chosen is None and (again := _stayed(state)) is not None:
+        reason = f"scripted: no template answers what the trace shows; {again.choice} stayed {again.kept} times before"
+        return {"assessments": assessments, "choice": again.choice, "reason": reason}
     if chosen is None:
         used = ", ".join(sorted(_used(state))) or "none"
         reason = f"scripted: no template answers what the trace shows; installed before: {used}"
@@ -106,8 +110,17 @@ def _fitting(state: SearchState, seen: Sequence[Observation]) -> list[Idea]:
 
 def _used(state: SearchState) -> set[str]:
     """Ideas that were installed in this run, whatever became of them; names may carry a number."""
-    names = [re.sub(r"-\d+$", "", mechanism.name.rsplit("/", 1)[-1]) for mechanism in state.mechanisms]
-    return {one.name for one in IDEAS if one.name in names}
+    return {one.name for one in IDEAS if one.name in _names(state)}
+
+
+def _stayed(state: SearchState) -> Offered | None:
+    """What the library offers that stayed in an earlier search and was not installed in this run."""
+    names = _names(state)
+    return next((offer for offer in state.library if offer.kept and offer.name not in names), None)
+
+
+def _names(state: SearchState) -> set[str]:
+    return {re.sub(r"-\d+$", "", mechanism.name.rsplit("/", 1)[-1]) for mechanism in state.mechanisms}
 
 
 def _choose(state: SearchState) -> Idea | None:

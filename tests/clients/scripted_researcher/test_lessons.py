@@ -90,3 +90,13 @@ def test_without_anything_to_follow_the_prior_is_what_it_was(benchmark_search: A
     bare = benchmark_search.ask("propose")["candidates"][0]
     assert "lessons" not in bare
     assert changes_of(proposed(benchmark_search, *statements)) == changes_of(bare)
+
+
+def test_what_stayed_in_an_earlier_search_is_tried_again_where_no_template_fits(benchmark_search: Any) -> None:
+    offered = [{"choice": "standard:tabu", "kept": 0}, {"choice": "library:turn-round", "kept": 2}]
+    answer = benchmark_search.ask("critique", library=offered)
+    assert answer["choice"] == "library:turn-round"
+    assert "stayed 2 times before" in answer["reason"]
+    installed = ({"name": "turn-round-2", "state": "uninstalled"},)
+    assert benchmark_search.ask("critique", library=offered, mechanisms=installed)["choice"] == "none"
+    assert benchmark_search.ask("critique", library=offered[:1])["choice"] == "none"
