@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bilevel.v1 import outer_pb2
+
 from clients import memory, wording
 from clients.inner import InnerClient
 from clients.local_stack import LocalStack, StackSettings
@@ -146,6 +148,9 @@ def judge(records: tuple[RunRecord, RunRecord]) -> tuple[str, ...]:
         problems.append("the second run cited no lesson")
     if not told["changed"]:
         problems.append("no proposal of the second run was another one without lessons")
+    stayed = first.campaign is not None and any(v.verdict == outer_pb2.VERDICT_KEEP for v in first.campaign.verdicts)
+    if stayed and not told["library"]:
+        problems.append("the second run tried no mechanism of the library again, although one had stayed")
     return tuple(problems)
 
 

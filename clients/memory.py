@@ -77,7 +77,7 @@ def lines(history: RunHistory, campaign: list[outer_pb2.CampaignEvent] | None = 
         numbers = f" (trials {', '.join(map(str, tried.changed))})" if tried.changed else ""
         changed = f"{wording.count(len(tried.changed), 'decision')} changed{numbers}"
         did = f"installed as {tried.mechanism}, {changed}" if tried.mechanism else "not installed"
-        said.append(f"  {tried.choice} of the library was tried again: {did}; before: {tried.record}")
+        said.append(f"  from the library: {tried.choice} was tried again: {did}; before: {tried.record}")
     for writing in memory.writings:
         said.append(f"  after trial {writing.decided_trials}: {_written(writing)}")
         said += [f"    {lesson.name} {lesson.statement}" for lesson in writing.written]

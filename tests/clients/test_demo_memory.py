@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from bilevel.v1 import trace_pb2
+from bilevel.v1 import outer_pb2, trace_pb2
 
 from clients.demo_memory import MemoryDemoResult, MemoryDemoSettings, judge, reached
 from clients.report import ReportFiles
@@ -45,6 +45,18 @@ def test_a_scripted_one_must_show_each_part(missing: str, said: str) -> None:
     records = pair()
     getattr(records[missing != "writings"].history.memory, missing).clear()
     assert judge(records) == (said,)
+
+
+def test_what_stayed_must_be_tried_again() -> None:
+    first, second = pair()
+    kept = outer_pb2.VerdictReached(mechanism="turn-round", verdict=outer_pb2.VERDICT_KEEP)
+    assert first.campaign is not None
+    first.campaign.verdicts.append(kept)
+    [problem] = judge((first, second))
+    assert "tried no mechanism of the library again" in problem
+    chosen = outer_pb2.LibraryEntryChosen(session="s", offer=outer_pb2.LibraryOffer(choice="library:turn-round"))
+    second.campaign_events.append(outer_pb2.CampaignEvent(library_entry_chosen=chosen))
+    assert judge((first, second)) == ()
 
 
 def test_with_a_real_model_the_same_is_a_result() -> None:

@@ -65,7 +65,9 @@ def test_what_came_from_the_library_and_what_it_changed_is_told() -> None:
         history.on_decision_changed(change, script.events)  # type: ignore[arg-type]
     assert to_json(history, script.campaign)["library"][0]["changed"] == [1, 2]
     said = "\n".join(lines(history, script.campaign))
-    assert "library:tabu of the library was tried again: installed as tabu, 2 decisions changed (trials 1, 2)" in said
+    assert (
+        "from the library: library:tabu was tried again: installed as tabu, 2 decisions changed (trials 1, 2)" in said
+    )
 
 
 def test_the_report_shows_lessons_escaped_and_their_part() -> None:
