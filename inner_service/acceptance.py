@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from inner_service.run import Run, Trial
-from inner_service.trace import DecisionChanged, TrialDecided
+from inner_service.trace import DecisionChanged, GainChecked, TrialDecided
 from mechanisms.interface import Hook, Origin
 from service_kit.parameters import Outcome
 
@@ -48,6 +48,20 @@ def greedy(run: Run, trial: Trial) -> Decision:
     comparison = "better than" if kept else "as good as" if gain == 0 else "worse than"
     by = f" by {abs(gain):.6g}" if gain else ""
     return Decision(kept, f"{comparison} the incumbent{by}", new_best, gain)
+
+
+def needs_check(run: Run, trial: Trial, decision: Decision) -> bool:
+    """Whether a gain is so small that it may be noise; only where the run has measured its noise."""
+    if run.noise_floor is None or trial.origin is Origin.BASELINE or not decision.kept or decision.gain is None:
+        return False
+    return decision.gain < run.noise_floor.small_gain
+
+
+def checked(decision: Decision, check: GainChecked) -> Decision:
+    """The decision after a small gain was measured on a second seed. One that did not hold is no new best either."""
+    second = f"{check.second_gain:+.6g}" if check.second_gain is not None else "not measured"
+    reason = f"{decision.reason}, which may be noise; on seed {check.seed}: {second}"
+    return replace(decision, kept=check.held, reason=reason, new_best=decision.new_best and check.held)
 
 
 def advised(decision: Decision, trial: Trial, advice: Sequence[Advice]) -> tuple[Decision, DecisionChanged | None]:

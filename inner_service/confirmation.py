@@ -6,28 +6,42 @@ the result. Both configurations are measured on the same seeds, and the interval
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from inner_service.run import Confirmation, Search
+from inner_service.run import Confirmation, RemeasurePurpose, Search
+from inner_service.seeds import fresh_seeds
+from inner_service.student_t import t_quantile
 from service_kit.parameters import Objective, Split
 
 CONFIDENCE = 0.95
 
 
-def fresh_seeds(seed: int, count: int) -> tuple[int, ...]:
-    """``count`` seeds that depend on the run's seed and differ from it and from each other."""
-    seeds: list[int] = []
-    index = 0
-    while len(seeds) < count:
-        digest = hashlib.sha256(f"confirmation {seed} {index}".encode()).digest()
-        fresh = int.from_bytes(digest[:4]) >> 1
-        if fresh != seed and fresh not in seeds:
-            seeds.append(fresh)
-        index += 1
-    return tuple(seeds)
+def seeds_of(search: Search) -> tuple[int, ...]:
+    """The seeds to confirm on."""
+    return fresh_seeds("confirmation", search.run.spec.seed, search.run.spec.confirmation_seeds)
+
+
+def pairs(search: Search) -> list[tuple[int, int]]:
+    """What is to be measured: trial and seed. A best trial that is the baseline need not be measured twice."""
+    assert search.best is not None
+    assert search.baseline is not None
+    numbers = dict.fromkeys((search.baseline.number, search.best.number))
+    return [(number, seed) for seed in seeds_of(search) for number in numbers]
+
+
+def conclude(search: Search) -> Confirmation | None:
+    """The result of what was measured; None when no seed could be measured for both configurations."""
+    assert search.best is not None
+    assert search.baseline is not None
+    results = search.remeasured(RemeasurePurpose.CONFIRMATION)
+    measured = []
+    for seed in seeds_of(search):
+        old, new = (results[trial.number, seed].metric for trial in (search.baseline, search.best))
+        if old is not None and new is not None:
+            measured.append((seed, old, new))
+    return summarise(search, *zip(*measured, strict=True)) if measured else None
 
 
 def split_of(search: Search) -> Split:
@@ -73,26 +87,3 @@ def _half_width(gains: Sequence[float]) -> float | None:
         return None
     quantile = t_quantile(0.5 + CONFIDENCE / 2, len(gains) - 1)
     return quantile * stdev(gains) / math.sqrt(len(gains))
-
-
-def t_quantile(probability: float, freedom: int) -> float:
-    """Student's t: the point below which ``probability`` (in [0.5, 1)) of the distribution lies.
-
-    With t = sqrt(v) tan(a), the probability between 0 and t is half the integral of cos^(v-1) from 0 to a over that
-    from 0 to pi/2; Simpson's rule gives it, bisection inverts it. Good to 1e-8 for the probabilities in use.
-    """
-    whole = _cosine_integral(math.pi / 2, freedom)
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        if 0.5 + _cosine_integral(middle, freedom) / whole / 2 < probability:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _cosine_integral(angle: float, freedom: int, steps: int = 512) -> float:
-    width = angle / steps
-    inner = sum((4 if i % 2 else 2) * math.cos(i * width) ** (freedom - 1) for i in range(1, steps))
-    return width / 3 * (1.0 + inner + math.cos(angle) ** (freedom - 1))

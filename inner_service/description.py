@@ -10,6 +10,7 @@ from mechanisms import standard
 
 LOOP_FILES = (
     "loop.py",
+    "driving.py",
     "proposer.py",
     "candidates.py",
     "choice.py",

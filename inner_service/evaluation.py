@@ -8,21 +8,45 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
+from typing import TypeVar
 
+import structlog
+
+from inner_service.early_stopping import RESOLUTION
 from inner_service.task import EvaluationProgress, EvaluationResult, Misbehaviour
 from inner_service.tasks import Task, TaskBusy
-from service_kit.errors import ServiceError
+from service_kit.errors import ServiceError, Unavailable
 from service_kit.parameters import Configuration, Outcome, Split
 
 PROGRESS_SECONDS = 0.5
 """Progress is passed on at most this often."""
 BUSY_HARD_LIMITS = 10
 """A task may be busy for so many of its own hard limits before that is taken for a mistake."""
+ATTEMPTS = 3
+"""Times an evaluation is begun again at once when the task is lost on the way."""
+RECONNECT_SECONDS = 10.0
+"""How long a lost task may take to come back."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0
 """Seconds between attempts to get a place at a busy task."""
 
+T = TypeVar("T")
+log = structlog.get_logger("inner_service.evaluation")
+
 OnProgress = Callable[[EvaluationProgress], Awaitable[None]]
 OnMisbehaviour = Callable[[Misbehaviour], Awaitable[None]]
+
+
+async def outlasting(task: Task, attempt: Callable[[], Awaitable[T]]) -> T:
+    """The result of ``attempt``, begun again when the task is lost and comes back. Raises :class:`Unavailable`."""
+    for number in range(1, ATTEMPTS + 1):
+        try:
+            return await attempt()
+        except Unavailable:
+            if number == ATTEMPTS:
+                raise
+            log.warning("task lost during an evaluation", task=task.name, attempt=number)
+            await task.ready(RECONNECT_SECONDS)
+    raise AssertionError("the last attempt returns or raises")
 
 
 async def evaluate(
@@ -36,8 +60,12 @@ async def evaluate(
     label: str = "",
     on_progress: OnProgress | None = None,
     on_misbehaviour: OnMisbehaviour | None = None,
+    needed: str = "",
 ) -> EvaluationResult:
     """Measure ``configuration``. Waits for a place when the task is busy; kills the work at ``hard_limit``.
+
+    Progress that holds the measurement ``needed`` is passed on even when other progress just was, as often as a
+    learning curve can use it. An exception of ``on_progress`` kills the work and is raised.
 
     Raises :class:`Unavailable` when the task cannot be reached or is lost on the way, and :class:`ServiceError` when it
     never has a place. Cancelling kills the work.
@@ -46,7 +74,8 @@ async def evaluate(
     while True:
         try:
             return await _attempt(
-                task, configuration, seed, hard_limit, fraction, split, label, on_progress, on_misbehaviour
+                *(task, configuration, seed, hard_limit, fraction, split, label),
+                *(on_progress, on_misbehaviour, needed),
             )
         except TaskBusy:
             if time.monotonic() - began > BUSY_HARD_LIMITS * hard_limit.total_seconds():
@@ -73,23 +102,26 @@ async def _attempt(
     label: str,
     on_progress: OnProgress | None,
     on_misbehaviour: OnMisbehaviour | None,
+    needed: str,
 ) -> EvaluationResult:
-    started, told = time.monotonic(), 0.0
+    started, told, reached = time.monotonic(), 0.0, -1.0
     try:
         async with (
             asyncio.timeout(hard_limit.total_seconds()),
             aclosing(task.evaluate(configuration, seed, fraction, split, label)) as events,  # type: ignore[type-var]
         ):
             async for event in events:
-                if isinstance(event, EvaluationResult):
-                    spent = timedelta(seconds=time.monotonic() - started)
-                    return event if event.elapsed else replace(event, elapsed=spent)
                 if isinstance(event, Misbehaviour):
                     if on_misbehaviour is not None:
                         await on_misbehaviour(event)
                     continue
-                if on_progress is not None and time.monotonic() - told >= PROGRESS_SECONDS:
-                    told = time.monotonic()
+                if not event.elapsed:
+                    event = replace(event, elapsed=timedelta(seconds=time.monotonic() - started))
+                if isinstance(event, EvaluationResult):
+                    return event
+                due = needed in event.metrics and event.fraction >= reached + RESOLUTION
+                if on_progress is not None and (due or time.monotonic() - told >= PROGRESS_SECONDS):
+                    told, reached = time.monotonic(), event.fraction if due else reached
                     await on_progress(event)
     except TimeoutError:
         limit = hard_limit.total_seconds()

@@ -12,9 +12,26 @@ from datetime import datetime
 from functools import singledispatch
 
 from inner_service import trace
-from inner_service.mechanism import HookEffect, Mechanism, MechanismEffect, MechanismState
-from inner_service.run import Run, RunState, Search, Trial, TrialState
-from mechanisms.interface import Hook, Origin
+from inner_service.amendments import (
+    IllegalEvent,
+    busy,
+    clocked,
+    flight_of,
+    need,
+    need_active,
+    restart_clock,
+    trial_of,
+    with_effect,
+    with_flight,
+    with_mechanism,
+    with_spent,
+    with_trial,
+    without_flight,
+)
+from inner_service.early_stopping import Curve, EarlyStoppingEffect
+from inner_service.mechanism import HookEffect, MechanismState
+from inner_service.run import Flight, Remeasurement, Run, RunState, Search, TrialState
+from mechanisms.interface import Origin
 from mechanisms.sandbox.failures import FailureKind
 
 RUN_TRANSITIONS: dict[RunState, tuple[RunState, ...]] = {
@@ -33,10 +50,6 @@ RUN_TRANSITIONS: dict[RunState, tuple[RunState, ...]] = {
     RunState.FAILED: (),
 }
 """Where a run can go from each state."""
-
-
-class IllegalEvent(Exception):
-    """The event cannot happen in this state. Reaching it is a bug: callers check what a client asks for."""
 
 
 def apply(search: Search | None, event: trace.Event, at: datetime, sequence: int, run_id: str) -> Search:
@@ -79,38 +92,42 @@ def _(event: trace.RunStateChanged, search: Search, at: datetime) -> Search:
         raise IllegalEvent(f"a {run.state.value} run does not go from {event.from_state} to {event.to_state}")
     if event.to_state.terminal and search.open_trials:
         raise IllegalEvent(f"trial {search.open_trials[0].number} is still open")
-    run = replace(_clocked(search, at), state=event.to_state, state_reason=event.reason, update_time=at)
+    run = replace(clocked(search, at), state=event.to_state, state_reason=event.reason, update_time=at)
     run = replace(run, pause_request="")
     if event.to_state is RunState.RUNNING:
         run = replace(run, start_time=run.start_time or at, failed_proposals=0)
-    return _restart_clock(replace(search, run=run), at)
+    return restart_clock(replace(search, run=run), at)
 
 
 @_on.register
 def _(event: trace.TrialProposed, search: Search, at: datetime) -> Search:
     trial = event.trial
-    _need(not search.run.state.terminal, "a trial is proposed while the run lives")
-    _need(trial.number == len(search.trials), f"the next trial is number {len(search.trials)}, not {trial.number}")
-    _need(trial.state is TrialState.PROPOSED, "a new trial is proposed")
+    need(not search.run.state.terminal, "a trial is proposed while the run lives")
+    need(trial.number == len(search.trials), f"the next trial is number {len(search.trials)}, not {trial.number}")
+    need(trial.state is TrialState.PROPOSED, "a new trial is proposed")
     trials = (*search.trials, replace(trial, create_time=at))
     return replace(search, trials=trials, open=(*search.open, trial.number))
 
 
 @_on.register
 def _(event: trace.TrialRejected, search: Search, at: datetime) -> Search:
-    _trial(search, event.number, TrialState.PROPOSED)
-    return _with_trial(search, event.number, state=TrialState.REJECTED, message=event.reason, decide_time=at)
+    trial_of(search, event.number, TrialState.PROPOSED)
+    return with_trial(search, event.number, state=TrialState.REJECTED, message=event.reason, decide_time=at)
 
 
 @_on.register
 def _(event: trace.TrialStarted, search: Search, at: datetime) -> Search:
-    trial = _trial(search, event.number, TrialState.PROPOSED, TrialState.RUNNING)
-    _need(not search.run.state.terminal, "a trial is evaluated while the run lives")
-    _need(event.attempt == trial.attempt + 1, f"attempt {event.attempt} follows attempt {trial.attempt}")
-    search = replace(search, run=replace(_clocked(search, at), failed_proposals=0))
+    trial = trial_of(search, event.number, TrialState.PROPOSED, TrialState.RUNNING)
+    need(not search.run.state.terminal, "a trial is evaluated while the run lives")
+    need(event.attempt == trial.attempt + 1, f"attempt {event.attempt} follows attempt {trial.attempt}")
+    # An attempt that was interrupted took time as well.
+    spent = search.run.evaluation_time + flight_of(search, event.number).elapsed
+    search = replace(search, run=replace(clocked(search, at), failed_proposals=0, evaluation_time=spent))
+    curved = search.run.spec.early_stopping is not None and event.budget_fraction == 1.0
+    search = with_flight(search, Flight(event.number, curve=Curve(event.number) if curved else None))
     if event.attempt == 1 and trial.origin is Origin.MECHANISM:
-        search = _with_effect(search, trial.proposer, proposed=1)
-    return _with_trial(
+        search = with_effect(search, trial.proposer, proposed=1)
+    return with_trial(
         search,
         event.number,
         state=TrialState.RUNNING,
@@ -122,15 +139,32 @@ def _(event: trace.TrialStarted, search: Search, at: datetime) -> Search:
 
 @_on.register
 def _(event: trace.TrialProgressed, search: Search, at: datetime) -> Search:
-    _trial(search, event.number, TrialState.RUNNING)
-    return search
+    trial_of(search, event.number, TrialState.RUNNING)
+    flight, progress = flight_of(search, event.number), event.progress
+    value = progress.metrics.get(search.run.task.intermediate_metric)
+    curve = flight.curve.extended(progress.fraction, value) if flight.curve and value is not None else flight.curve
+    return with_flight(search, replace(flight, elapsed=progress.elapsed, curve=curve))
+
+
+@_on.register
+def _(event: trace.EarlyStopJudged, search: Search, at: datetime) -> Search:
+    trial_of(search, event.number, TrialState.RUNNING)
+    effect = search.run.early_stopping or EarlyStoppingEffect()
+    if event.stopped:
+        effect = replace(effect, stopped=effect.stopped + 1)
+    else:
+        effect = replace(effect, audited=effect.audited + 1)
+        search = with_trial(search, event.number, audited=True)
+    return replace(search, run=replace(search.run, early_stopping=effect))
 
 
 @_on.register
 def _(event: trace.TrialEvaluated, search: Search, at: datetime) -> Search:
-    _trial(search, event.number, TrialState.RUNNING)
-    result = event.result
-    search = _with_trial(
+    trial = trial_of(search, event.number, TrialState.RUNNING)
+    result, flight = event.result, flight_of(search, event.number)
+    search = with_spent(search, max(result.elapsed, flight.elapsed), full=trial.budget_fraction == 1.0)
+    search = without_flight(search, event.number)
+    search = with_trial(
         search,
         event.number,
         state=TrialState.EVALUATED,
@@ -139,15 +173,16 @@ def _(event: trace.TrialEvaluated, search: Search, at: datetime) -> Search:
         side_metrics=dict(result.side_metrics),
         message=result.message,
         elapsed=result.elapsed,
+        curve=flight.curve.points if flight.curve is not None and result.metric is not None else (),
     )
-    return _restart_clock(search, at)
+    return restart_clock(search, at)
 
 
 @_on.register
 def _(event: trace.TrialDecided, search: Search, at: datetime) -> Search:
-    trial = _trial(search, event.number, TrialState.EVALUATED)
-    _need(not event.kept or trial.metric is not None, "only a measured trial is kept")
-    _need(not event.new_best or trial.measured, "the best is measured at full budget")
+    trial = trial_of(search, event.number, TrialState.EVALUATED)
+    need(not event.kept or trial.metric is not None, "only a measured trial is kept")
+    need(not event.new_best or trial.measured, "the best is measured at full budget")
     run = search.run
     if trial.origin is not Origin.BASELINE:
         run = replace(run, decided_trials=run.decided_trials + 1)
@@ -157,12 +192,19 @@ def _(event: trace.TrialDecided, search: Search, at: datetime) -> Search:
         run = replace(run, incumbent=trial.number, incumbent_metric=trial.metric, update_time=at)
     if event.new_best:
         run = replace(run, best=trial.number, best_metric=trial.metric, update_time=at)
-    search = replace(search, run=run, decisions=(*search.decisions, trial.number))
+    if trial.audited and run.early_stopping is not None and event.gain is not None:
+        effect = run.early_stopping
+        effect = replace(effect, measured=effect.measured + 1, errors=effect.errors + (event.gain > 0))
+        run = replace(run, early_stopping=effect)
+    search = replace(search, run=run)
     for name in {trial.proposer, *trial.changed_by} - {""} if event.kept else ():
-        search = _with_effect(search, name, kept=1)
+        search = with_effect(search, name, kept=1)
     state = TrialState.KEPT if event.kept else TrialState.DISCARDED
     said = f"{event.reason}: {trial.message}" if trial.message else event.reason
-    return _with_trial(search, trial.number, state=state, message=said, decide_time=at)
+    records = search.decided()
+    search = with_trial(search, trial.number, state=state, message=said, decide_time=at)
+    records = (*records, search.trials[trial.number].record())
+    return replace(search, decisions=(*search.decisions, trial.number), records=records)
 
 
 @_on.register
@@ -173,41 +215,41 @@ def _(event: trace.ProposalFailed, search: Search, at: datetime) -> Search:
 @_on.register
 def _(event: trace.SearchConfigUpdated, search: Search, at: datetime) -> Search:
     before, after = search.run.search_config, event.search_config
-    _need(after.revision == before.revision + 1, f"revision {after.revision} follows {before.revision}")
+    need(after.revision == before.revision + 1, f"revision {after.revision} follows {before.revision}")
     return replace(search, run=replace(search.run, search_config=after, update_time=at))
 
 
 @_on.register
 def _(event: trace.MechanismInstalled, search: Search, at: datetime) -> Search:
-    _need(search.mechanism(event.mechanism.name) is None, f"there is a mechanism {event.mechanism.name!r} already")
+    need(search.mechanism(event.mechanism.name) is None, f"there is a mechanism {event.mechanism.name!r} already")
     return replace(search, mechanisms=(*search.mechanisms, replace(event.mechanism, install_time=at)))
 
 
 @_on.register
 def _(event: trace.MechanismSuspended, search: Search, at: datetime) -> Search:
-    _active(search, event.mechanism)
+    need_active(search, event.mechanism)
     where = f" (line {event.line})" if event.line else ""
     if event.kind in (FailureKind.OBSTRUCTED.value, FailureKind.CONFLICTED.value):
         # What stood in the way is gone: the search gets as many attempts as at first.
         search = replace(search, run=replace(search.run, failed_proposals=0))
     reason = f"{event.hook.value} {event.kind.replace('_', ' ')} at trial {event.trial}: {event.message}{where}"
-    return _with_mechanism(search, event.mechanism, state=MechanismState.SUSPENDED, state_reason=reason)
+    return with_mechanism(search, event.mechanism, state=MechanismState.SUSPENDED, state_reason=reason)
 
 
 @_on.register
 def _(event: trace.MechanismUninstalled, search: Search, at: datetime) -> Search:
     found = search.mechanism(event.mechanism)
     gone = found is None or found.state is MechanismState.UNINSTALLED
-    _need(not gone, f"there is no installed mechanism {event.mechanism!r}")
-    return _with_mechanism(search, event.mechanism, state=MechanismState.UNINSTALLED, state_reason=event.reason)
+    need(not gone, f"there is no installed mechanism {event.mechanism!r}")
+    return with_mechanism(search, event.mechanism, state=MechanismState.UNINSTALLED, state_reason=event.reason)
 
 
 @_on.register
 def _(event: trace.DecisionChanged, search: Search, at: datetime) -> Search:
-    trial = _trial(search, event.trial)
+    trial = trial_of(search, event.trial)
     changed_by = tuple(dict.fromkeys((*trial.changed_by, event.mechanism)))
-    search = _with_trial(search, event.trial, changed_by=changed_by)
-    return _with_effect(search, event.mechanism, effects=(HookEffect(event.hook, changed=1),))
+    search = with_trial(search, event.trial, changed_by=changed_by)
+    return with_effect(search, event.mechanism, effects=(HookEffect(event.hook, changed=1),))
 
 
 @_on.register
@@ -215,9 +257,9 @@ def _(event: trace.HooksCounted, search: Search, at: datetime) -> Search:
     for counts in event.mechanisms:
         # What changed was counted by its own event already.
         effects = tuple(replace(effect, changed=0) for effect in counts.hooks)
-        search = _with_effect(search, counts.mechanism, effects=effects)
+        search = with_effect(search, counts.mechanism, effects=effects)
         digest = {"observed": counts.observed, "state_hash": counts.state_hash}
-        search = _with_mechanism(search, counts.mechanism, **digest)
+        search = with_mechanism(search, counts.mechanism, **digest)
     return search
 
 
@@ -236,102 +278,52 @@ def _(event: trace.CheckpointReached, search: Search, at: datetime) -> Search:
 
 @_on.register
 def _(event: trace.LessonsShown, search: Search, at: datetime) -> Search:
-    _trial(search, event.trial)
-    return _with_trial(search, event.trial, lessons=event.lessons)
+    trial_of(search, event.trial)
+    return with_trial(search, event.trial, lessons=event.lessons)
 
 
 @_on.register
 def _(event: trace.LessonsCited, search: Search, at: datetime) -> Search:
-    trial = _trial(search, event.trial)
-    _need(set(event.lessons) <= set(trial.lessons), "only lessons that were in view are cited")
-    return _with_trial(search, event.trial, cited_lessons=event.lessons)
+    trial = trial_of(search, event.trial)
+    need(set(event.lessons) <= set(trial.lessons), "only lessons that were in view are cited")
+    return with_trial(search, event.trial, cited_lessons=event.lessons)
 
 
 @_on.register
 def _(event: trace.LessonsCompared, search: Search, at: datetime) -> Search:
-    _trial(search, event.trial)
+    trial_of(search, event.trial)
     return search
 
 
 @_on.register
 def _(event: trace.LessonsWritten, search: Search, at: datetime) -> Search:
-    _need(event.decided_trials == search.run.decided_trials, "lessons are drawn from the trials decided so far")
+    need(event.decided_trials == search.run.decided_trials, "lessons are drawn from the trials decided so far")
     return replace(search, run=replace(search.run, lessons_after=event.decided_trials, update_time=at))
 
 
 @_on.register
 def _(event: trace.RunConfirmed, search: Search, at: datetime) -> Search:
-    _need(search.run.state is RunState.CONFIRMING, "a run is confirmed while it is confirming")
+    need(search.run.state is RunState.CONFIRMING, "a run is confirmed while it is confirming")
     return replace(search, run=replace(search.run, confirmation=event.confirmation, update_time=at))
 
 
 @_on.register
 def _(event: trace.PauseRequested, search: Search, at: datetime) -> Search:
-    _need(search.run.state is RunState.RUNNING, "a run is asked to pause while it is running")
+    need(search.run.state is RunState.RUNNING, "a run is asked to pause while it is running")
     return replace(search, run=replace(search.run, pause_request=event.reason, update_time=at))
 
 
-def _need(condition: bool, rule: str) -> None:
-    if not condition:
-        raise IllegalEvent(rule)
+@_on.register
+def _(event: trace.TrialRemeasured, search: Search, at: datetime) -> Search:
+    trial, result = trial_of(search, event.number), event.result
+    need(not search.run.state.terminal, "a trial is measured again while the run lives")
+    again = Remeasurement(event.purpose, event.seed, event.split, result.outcome, result.metric, result.message)
+    search = with_trial(search, event.number, remeasured=(*trial.remeasured, again))
+    search = with_spent(search, result.elapsed, full=True)
+    return replace(search, run=busy(search, at, result.elapsed))
 
 
-def _trial(search: Search, number: int, *states: TrialState) -> Trial:
-    _need(0 <= number < len(search.trials), f"there is no trial {number}")
-    trial = search.trials[number]
-    wanted = " or ".join(state.value for state in states)
-    _need(not states or trial.state in states, f"trial {number} is {trial.state.value}, must be {wanted}")
-    return trial
-
-
-def _active(search: Search, name: str) -> Mechanism:
-    found = search.mechanism(name)
-    if found is None or found.state is not MechanismState.ACTIVE:
-        raise IllegalEvent(f"there is no active mechanism {name!r}")
-    return found
-
-
-def _with_trial(search: Search, number: int, **changes: object) -> Search:
-    trial = replace(search.trials[number], **changes)  # type: ignore[arg-type]
-    trials = (*search.trials[:number], trial, *search.trials[number + 1 :])
-    still_open = search.open if trial.state.open else tuple(n for n in search.open if n != number)
-    return replace(search, trials=trials, open=still_open)
-
-
-def _with_mechanism(search: Search, name: str, **changes: object) -> Search:
-    mechanisms = tuple(replace(m, **changes) if m.name == name else m for m in search.mechanisms)  # type: ignore[arg-type]
-    return replace(search, mechanisms=mechanisms)
-
-
-def _with_effect(
-    search: Search, name: str, effects: tuple[HookEffect, ...] = (), proposed: int = 0, kept: int = 0
-) -> Search:
-    found = search.mechanism(name)
-    if found is None:
-        raise IllegalEvent(f"there is no mechanism {name!r}")
-    by_hook = {effect.hook: effect for effect in found.effect.hooks}
-    for new in effects:
-        old = by_hook.get(new.hook, HookEffect(new.hook))
-        by_hook[new.hook] = HookEffect(new.hook, old.calls + new.calls, old.changed + new.changed, old.time + new.time)
-    effect = MechanismEffect(
-        hooks=tuple(by_hook[hook] for hook in Hook if hook in by_hook),
-        proposed_trials=found.effect.proposed_trials + proposed,
-        kept_trials=found.effect.kept_trials + kept,
-    )
-    return _with_mechanism(search, name, effect=effect)
-
-
-def _clocked(search: Search, at: datetime) -> Run:
-    """The run with its idle clock read and stopped."""
-    run = search.run
-    if run.idle_since is None:
-        return run
-    return replace(run, idle_time=run.idle_time + (at - run.idle_since), idle_since=None)
-
-
-def _restart_clock(search: Search, at: datetime) -> Search:
-    """Let the idle clock run while the run is RUNNING and nothing is being evaluated."""
-    evaluating = any(trial.state is TrialState.RUNNING for trial in search.open_trials)
-    if search.run.state is not RunState.RUNNING or evaluating or search.run.idle_since is not None:
-        return search
-    return replace(search, run=replace(search.run, idle_since=at))
+@_on.register
+def _(event: trace.NoiseEstimated, search: Search, at: datetime) -> Search:
+    need(search.run.noise_floor is None, "the noise floor is estimated once")
+    return replace(search, run=replace(search.run, noise_floor=event.floor, update_time=at))

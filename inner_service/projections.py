@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from inner_service import fold
+from inner_service import amendments, fold
 from inner_service.mechanism import Mechanism
 from inner_service.run import Run, Search, Trial
 from inner_service.tables import mechanisms, runs, trials
@@ -30,14 +30,15 @@ _TRIAL = TypeAdapter(Trial)
 _MECHANISM = TypeAdapter(Mechanism)
 
 # What is not among these would be lost when a run is opened.
-assert {field.name for field in fields(Search)} == {"run", "trials", "mechanisms", "decisions", "open"}
+assert {field.name for field in fields(Search) if field.compare} == {"run", "trials", "mechanisms", "decisions", "open"}
 
 
 @cache
 def fingerprint() -> str:
     """Of the code that writes the rows: the shape of the state and how it follows from the events."""
     shape = json.dumps(TypeAdapter(Search).json_schema(), sort_keys=True)
-    return hashlib.sha256(f"{shape}\n{inspect.getsource(fold)}".encode()).hexdigest()[:16]
+    follows = inspect.getsource(fold) + inspect.getsource(amendments)
+    return hashlib.sha256(f"{shape}\n{follows}".encode()).hexdigest()[:16]
 
 
 async def create(connection: AsyncConnection, search: Search, request_id: str) -> None:

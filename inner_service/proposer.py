@@ -7,10 +7,10 @@ the mechanism.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
 
-from inner_service import choice
+from inner_service import budgets, choice
 from inner_service.candidates import (
     CitingCandidate,
     CitingProposal,
@@ -29,6 +29,7 @@ from inner_service.lessons.relevance import most_relevant
 from inner_service.lessons.writer import situation
 from inner_service.mechanism_set import MechanismSet
 from inner_service.obstruction import obstructor
+from inner_service.round import Round
 from inner_service.run import Search, Trial
 from inner_service.search_state import TEMPLATES, Briefing, Refusal, described, proposer_prompt
 from inner_service.store import Store
@@ -40,7 +41,7 @@ from inner_service.trace import (
     TrialProposed,
     TrialRejected,
 )
-from mechanisms.interface import Candidate, Hook, Origin, SearchView
+from mechanisms.interface import Candidate, Hook, Origin
 from service_kit.errors import InvalidConfiguration, ServiceError
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import Failure, ModelError
@@ -73,28 +74,6 @@ class NoCandidate(ServiceError):
         self.fatal = fatal
 
 
-@dataclass(slots=True)
-class _Round:
-    """One call of the proposer in the making."""
-
-    search: Search
-    view: SearchView
-    count: int
-    texts: dict[str, str]
-    lessons: Sequence[Lesson]
-    own: list[Option] = field(default_factory=list)
-    """Mechanisms' candidates that may run."""
-    model: list[Option] = field(default_factory=list)
-    """The model's candidates that may run."""
-    refused: list[Refusal] = field(default_factory=list)
-    vetoers: list[str] = field(default_factory=list)
-    """Which mechanism vetoed each refused candidate; empty where something else refused it."""
-    failure: str = ""
-    """Why the model gave nothing at all."""
-    first_choice: Candidate | None = None
-    """What the model wanted, before anyone changed it: the counterfactual."""
-
-
 class Proposer:
     """Proposes the trials of one run."""
 
@@ -109,18 +88,21 @@ class Proposer:
         """What mechanisms said in the newest prompt."""
 
     async def propose(self, count: int) -> list[Trial]:
-        """Up to ``count`` new trials, PROPOSED. Needs an incumbent.
+        """Up to ``count`` new trials, PROPOSED, no two of them alike and none like one under way. Needs an incumbent.
 
-        Raises :class:`NoCandidate`, after recording it, and :class:`Unavailable` when the task cannot be reached.
+        Raises :class:`NoCandidate`, after recording it, BudgetSpent, and :class:`Unavailable` when the task cannot be
+        reached.
         """
         search = await self._store.search(self._run_id)
         view = search.view()
         self._texts = texts = await self._mechanisms.texts(view)
-        round_ = _Round(search, view, count, texts, await self._lessons(search))
+        round_ = Round(search, view, count, texts, await self._lessons(search))
         for _, candidates in await self._mechanisms.proposals(view, count):
             for candidate in candidates:
                 await self._consider(round_, candidate, round_.own)
         await self._ask_model(round_)
+        if round_.over_budget and not round_.model:
+            raise budgets.BudgetSpent(search.run, round_.over_budget)
         if not round_.own and not round_.model:
             if (conflict := self._conflicts.left_nothing(round_.vetoers)) is not None:
                 await self._mechanisms.resolve(conflict)
@@ -150,7 +132,7 @@ class Proposer:
             return ()
         return most_relevant(await self._store.lessons.of_task(search.run.task.name), situation(search))
 
-    async def _ask_model(self, round_: _Round) -> None:
+    async def _ask_model(self, round_: Round) -> None:
         """Fill ``round_.model``: ask, and ask again while places are empty and candidates were refused."""
         wanted = round_.count + (CHOICE if self._mechanisms.implementing(Hook.RANK) else 0)
         for _ in range(1 + REASKS):
@@ -161,10 +143,10 @@ class Proposer:
                 return
             for proposed in answer.value.candidates[:asked]:
                 await self._take(round_, proposed)
-            if len(round_.model) + len(round_.own) >= round_.count:
+            if len(round_.distinct([*round_.own, *round_.model])) >= round_.count:
                 return
 
-    async def _without_lessons(self, round_: _Round) -> Candidate | None:
+    async def _without_lessons(self, round_: Round) -> Candidate | None:
         """What the model wants first when no lesson is in view; None where that cannot be compared."""
         if not round_.lessons or round_.first_choice is None:
             return None
@@ -180,28 +162,35 @@ class Proposer:
         except InvalidConfiguration:
             return None
 
-    async def _call(self, round_: _Round, briefing: Briefing, *, needed: bool = True) -> Answer[Proposal] | None:
+    async def _call(self, round_: Round, briefing: Briefing, *, needed: bool = True) -> Answer[Proposal] | None:
         """One recorded call of the model; None when it gave no usable answer, which only a ``needed`` one minds."""
         answer: Answer[Proposal]
+        budget = budgets.model_budget((await self._store.search(self._run_id)).run)
+        form = CitingProposal if briefing.lessons else Proposal
         try:
             answer = await ask_fitting(
                 self._model,
                 "propose",
                 lambda limit: proposer_prompt(round_.search, briefing, limit),
-                CitingProposal if briefing.lessons else Proposal,
+                form,
+                budget=budget,
             )
         except ModelError as error:
-            called = ModelCalled(
-                "propose",
-                self._model.name,
-                error.usage,
-                timedelta(seconds=error.latency),
-                error.messages,
-                error=str(error),
-                prompt_version=TEMPLATES.version,
-            )
-            await self._store.commit(self._run_id, lambda _: [called])
-            if not needed:
+            refused = error.kind is Failure.BUDGET_SPENT
+            if error.usage.calls or not refused:
+                called = ModelCalled(
+                    "propose",
+                    self._model.name,
+                    error.usage,
+                    timedelta(seconds=error.latency),
+                    error.messages,
+                    error=str(error),
+                    prompt_version=TEMPLATES.version,
+                )
+                await self._store.commit(self._run_id, lambda _: [called])
+            if refused:
+                round_.over_budget = error.message
+            if refused or not needed:
                 return None
             if error.kind in NEEDS_A_PERSON:
                 round_.failure = str(error)
@@ -221,7 +210,7 @@ class Proposer:
         await self._store.commit(self._run_id, lambda _: [called])
         return answer
 
-    async def _take(self, round_: _Round, proposed: ProposedCandidate) -> None:
+    async def _take(self, round_: Round, proposed: ProposedCandidate) -> None:
         """Type one candidate of the model and consider it; what cannot be typed is recorded and shown to the model."""
         values = proposed.values(round_.search.run.task.space)
         try:
@@ -236,7 +225,7 @@ class Proposer:
         await self._consider(round_, candidate, round_.model, cited)
 
     async def _consider(
-        self, round_: _Round, candidate: Candidate, pool: list[Option], cited: tuple[str, ...] = ()
+        self, round_: Round, candidate: Candidate, pool: list[Option], cited: tuple[str, ...] = ()
     ) -> None:
         """Revise a typed candidate, let it be vetoed and validated, and put it into ``pool`` if it may run."""
         text, changes = described(round_.search, candidate), list[Change]()
@@ -255,7 +244,11 @@ class Proposer:
             changes.append(Change(name, Hook.VETO, f"run {text}", f"refuse it: {reason}"))
             await self._reject(round_, candidate, reason, name, changes)
             return
-        violations = await self._task.validate(configuration(round_.search, candidate))
+        values = configuration(round_.search, candidate)
+        if round_.several and (twin := round_.twin(values, pool)):
+            await self._reject(round_, candidate, f"is the same configuration as {twin}", changes=changes)
+            return
+        violations = await self._task.validate(values)
         if violations:
             await self._reject(round_, candidate, sentence(violations), changes=changes)
             return
@@ -263,7 +256,7 @@ class Proposer:
 
     async def _reject(
         self,
-        round_: _Round,
+        round_: Round,
         candidate: Candidate,
         reason: str,
         mechanism: str = "",
@@ -286,14 +279,15 @@ class Proposer:
         if candidate.origin is Origin.MODEL:
             round_.refused.append(Refusal(dict(candidate.changes), reason))
 
-    async def _choose(self, round_: _Round) -> list[Option]:
+    async def _choose(self, round_: Round) -> list[Option]:
         """The options that run, each with everything that mechanisms changed about it."""
         default = choice.in_turns([*round_.own, *round_.model], round_.search.run.decided_trials)
         answers = await self._mechanisms.rank(round_.view, [option.candidate for option in default])
         scores = dict(answers) if len(default) > 1 else {}
         if (conflict := self._conflicts.ranked(scores)) is not None:
             del scores[await self._mechanisms.resolve(conflict)]
-        chosen = choice.ranked(default, scores)[: round_.count]
+        ordered = choice.ranked(default, scores)
+        chosen = (round_.distinct(ordered) if round_.several else ordered)[: round_.count]
         wanted = round_.first_choice
         nothing = round_.failure or (round_.refused[-1].reason if round_.refused else "the model proposed nothing")
         instead_of = described(round_.search, wanted) if wanted is not None else f"nothing: {nothing}"
@@ -305,7 +299,7 @@ class Proposer:
             finished.append(replace(option, changes=(*changes, *shortened), fraction=fraction))
         return finished
 
-    async def _budget(self, round_: _Round, option: Option) -> tuple[float, list[Change]]:
+    async def _budget(self, round_: Round, option: Option) -> tuple[float, list[Change]]:
         """The smallest fraction that a mechanism asks for."""
         answers = await self._mechanisms.budget(round_.view, option.candidate)
         fraction = min((wanted for _, wanted in answers), default=1.0)
@@ -313,9 +307,7 @@ class Proposer:
         after = f"spend {fraction:.1%} of it"
         return fraction, [Change(name, Hook.BUDGET, "spend the full budget", after) for name in changed]
 
-    async def _record(
-        self, round_: _Round, options: Sequence[Option], without_lessons: Candidate | None
-    ) -> list[Trial]:
+    async def _record(self, round_: Round, options: Sequence[Option], without_lessons: Candidate | None) -> list[Trial]:
         """Commit the chosen options as trials, the model's each with the lessons that it had in view."""
 
         def proposed(search: Search) -> list[Event]:
@@ -340,7 +332,7 @@ class Proposer:
         for change in changes:
             self._mechanisms.count_change(change.mechanism, change.hook)
 
-    async def _failed(self, round_: _Round, error: ModelError | None = None) -> NoCandidate:
+    async def _failed(self, round_: Round, error: ModelError | None = None) -> NoCandidate:
         """Record that there is no candidate, and return the error that says so."""
         reason = round_.failure
         if not reason:
@@ -372,4 +364,5 @@ def _trial(search: Search, candidate: Candidate, number: int, fraction: float = 
         budget_fraction=fraction,
         incumbent_metric=search.run.incumbent_metric,
         config_revision=search.run.search_config.revision,
+        incumbent=search.run.incumbent,
     )

@@ -7,19 +7,32 @@ from datetime import timedelta
 from bilevel.v1 import inner_pb2, trace_pb2
 
 from inner_service.control import ConfigChange
-from inner_service.run import RunSpec, Values
+from inner_service.early_stopping import EarlyStopping, EarlyStoppingRule
+from inner_service.noise import MULTIPLE, NoiseRule
+from inner_service.run import ParallelMode, RunSpec, Values
 from inner_service.trace import FreezeReason
 from service_kit.errors import InvalidArgument
 from service_kit.translate import configuration_from_proto, duration_from_proto
 
 MAX_PROPOSALS = 64
+_RULES = {
+    trace_pb2.EARLY_STOPPING_RULE_MEDIAN: EarlyStoppingRule.MEDIAN,
+    trace_pb2.EARLY_STOPPING_RULE_LEARNING_CURVE: EarlyStoppingRule.LEARNING_CURVE,
+}
+_MODES = {
+    trace_pb2.PARALLEL_MODE_UNSPECIFIED: ParallelMode.BATCH,
+    trace_pb2.PARALLEL_MODE_BATCH: ParallelMode.BATCH,
+    trace_pb2.PARALLEL_MODE_ASYNCHRONOUS: ParallelMode.ASYNCHRONOUS,
+}
 HEARTBEAT = 5.0
 """Seconds between signs of life on an idle watch, unless the client asks for something else."""
 
 
 def spec_from_proto(message: trace_pb2.RunSpec) -> RunSpec:
     """Raises :class:`InvalidArgument` for values that have no meaning; ranges are checked at creation."""
-    limited = message.HasField("max_duration")
+    if message.parallel_mode not in _MODES:
+        raise InvalidArgument.of("spec.parallel_mode", f"must be BATCH or ASYNCHRONOUS; got {message.parallel_mode}")
+    limited, bounded = message.HasField("max_duration"), message.HasField("max_evaluation_time")
     return RunSpec(
         task=message.task,
         max_trials=message.max_trials,
@@ -34,7 +47,29 @@ def spec_from_proto(message: trace_pb2.RunSpec) -> RunSpec:
         max_duration=timedelta(seconds=duration_from_proto(message.max_duration)) if limited else None,
         max_tokens=message.max_tokens,
         compare_lessons=message.compare_lessons,
+        parallel_mode=_MODES[message.parallel_mode],
+        max_evaluation_time=timedelta(seconds=duration_from_proto(message.max_evaluation_time)) if bounded else None,
+        max_cost_usd=message.max_cost_usd,
+        early_stopping=_early_stopping(message.early_stopping) if message.HasField("early_stopping") else None,
+        noise=_noise(message.noise) if message.HasField("noise") else None,
     )
+
+
+def _early_stopping(message: trace_pb2.EarlyStopping) -> EarlyStopping:
+    if message.rule not in _RULES:
+        raise InvalidArgument.of("spec.early_stopping.rule", f"must be MEDIAN or LEARNING_CURVE; got {message.rule}")
+    default = EarlyStopping(_RULES[message.rule])
+    return EarlyStopping(
+        default.rule,
+        message.grace_fraction if message.HasField("grace_fraction") else default.grace_fraction,
+        message.min_curves or default.min_curves,
+        message.audit_fraction if message.HasField("audit_fraction") else default.audit_fraction,
+        message.confidence or default.confidence,
+    )
+
+
+def _noise(message: trace_pb2.NoiseRule) -> NoiseRule:
+    return NoiseRule(message.baseline_repeats, message.multiple or MULTIPLE)
 
 
 def changes_from_proto(request: inner_pb2.ProposeRequest) -> Values | None:

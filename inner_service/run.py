@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from inner_service.early_stopping import Curve, EarlyStopping, EarlyStoppingEffect, Point
 from inner_service.mechanism import Mechanism
+from inner_service.noise import NoiseFloor, NoiseRule
 from inner_service.task import TaskDescription
 from mechanisms.interface import Origin, SearchView, TrialRecord
 from service_kit.llm.usage import Usage
@@ -49,6 +51,23 @@ class TrialState(StrEnum):
         return self in (TrialState.PROPOSED, TrialState.RUNNING, TrialState.EVALUATED)
 
 
+class ParallelMode(StrEnum):
+    """How places are kept filled when several candidates are evaluated at the same time."""
+
+    BATCH = "batch"
+    """Propose k together, evaluate them together, decide them when all are measured, the best first."""
+    ASYNCHRONOUS = "asynchronous"
+    """Propose whenever a place becomes free, decide each trial as soon as it is measured."""
+
+
+class RemeasurePurpose(StrEnum):
+    """Why a configuration is measured again."""
+
+    CONFIRMATION = "confirmation"
+    NOISE_FLOOR = "noise_floor"
+    GAIN_CHECK = "gain_check"
+
+
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """What a run is asked to do. Fixed at creation."""
@@ -67,6 +86,11 @@ class RunSpec:
     max_duration: timedelta | None = None
     max_tokens: int = 0
     compare_lessons: bool = False
+    parallel_mode: ParallelMode = ParallelMode.BATCH
+    max_evaluation_time: timedelta | None = None
+    max_cost_usd: float = 0.0
+    early_stopping: EarlyStopping | None = None
+    noise: NoiseRule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +103,18 @@ class SearchConfig:
     revision: int = 0
     visible_from_trial: int = 0
     """Number of the first trial that the proposer is shown; 0 shows all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remeasurement:
+    """A trial's configuration measured again; the trial's own metric stays what it was."""
+
+    purpose: RemeasurePurpose
+    seed: int
+    split: Split
+    outcome: Outcome
+    metric: float | None
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +137,7 @@ class Trial:
     side_metrics: dict[str, float] = field(default_factory=dict)
     message: str = ""
     incumbent_metric: float | None = None
+    """What it had to beat when it was proposed."""
     create_time: datetime | None = None
     start_time: datetime | None = None
     decide_time: datetime | None = None
@@ -110,6 +147,14 @@ class Trial:
     """Lessons, by id, that the proposer had in view."""
     cited_lessons: tuple[str, ...] = ()
     """Those of them that the proposal named as its reasons."""
+    incumbent: int | None = None
+    """Number of the trial that was the incumbent when it was proposed."""
+    audited: bool = False
+    """Whether the early stopping rule spoke against it and it was drawn to run to the end all the same."""
+    curve: tuple[Point, ...] = ()
+    """Its intermediate values, where early stopping is on and it was measured at full budget."""
+    remeasured: tuple[Remeasurement, ...] = ()
+    """Oldest first."""
 
     @property
     def measured(self) -> bool:
@@ -152,6 +197,17 @@ class Confirmation:
 
 
 @dataclass(frozen=True, slots=True)
+class Flight:
+    """An evaluation that is under way."""
+
+    number: int
+    elapsed: timedelta = timedelta()
+    """As far as the task has reported."""
+    curve: Curve | None = None
+    """None where early stopping is off."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """The head of a run: what it was asked to do and where it is."""
 
@@ -189,6 +245,14 @@ class Run:
     idle_since: datetime | None = None
     pause_request: str = ""
     """Why it is to pause after its current trials; empty when nobody asked for that."""
+    evaluation_time: timedelta = timedelta()
+    """That all its evaluations took, added up."""
+    early_stopping: EarlyStoppingEffect | None = None
+    noise_floor: NoiseFloor | None = None
+    longest_evaluation: timedelta = timedelta()
+    """Of the full budget, so far."""
+    flights: tuple[Flight, ...] = ()
+    """Of the trials that are running."""
 
     @property
     def name(self) -> str:
@@ -218,6 +282,8 @@ class Search:
     """Numbers of the decided trials, in the order of decision."""
     open: tuple[int, ...] = ()
     """Numbers of the trials that are proposed, running or waiting for their decision."""
+    records: tuple[TrialRecord, ...] = field(default=(), compare=False, repr=False)
+    """:meth:`decided`, kept so that it need not be made again."""
 
     @property
     def open_trials(self) -> tuple[Trial, ...]:
@@ -271,7 +337,17 @@ class Search:
 
     def decided(self) -> tuple[TrialRecord, ...]:
         """Every decided trial in the order of decision, the baseline included."""
+        if len(self.records) == len(self.decisions):
+            return self.records
         return tuple(self.trials[number].record() for number in self.decisions)
+
+    def remeasured(self, purpose: RemeasurePurpose) -> dict[tuple[int, int], Remeasurement]:
+        """The results of one purpose by trial and seed."""
+        return {(t.number, r.seed): r for t in self.trials for r in t.remeasured if r.purpose is purpose}
+
+    def curves(self) -> tuple[Curve, ...]:
+        """Of the trials that were measured at full budget, oldest first, where early stopping is on."""
+        return tuple(Curve(t.number, t.curve, t.metric) for t in self.trials if t.curve)
 
     def view(self) -> SearchView:
         """What hooks may read now. Needs an incumbent."""

@@ -20,9 +20,10 @@ from datetime import timedelta
 
 import structlog
 
+from inner_service.amendments import IllegalEvent
 from inner_service.control import ConfigChange, updated
 from inner_service.creation import check_spec, fitted
-from inner_service.fold import IllegalEvent
+from inner_service.driving import Driver
 from inner_service.installation import Installer
 from inner_service.loop import Loop
 from inner_service.mechanism_set import MechanismSet
@@ -114,7 +115,7 @@ class Runs:
 
     async def create(self, spec: RunSpec, request_id: str = "") -> Run:
         """Raises :class:`InvalidArgument`, :class:`NotFound` for an unknown task and :class:`Unavailable`."""
-        check_spec(spec)
+        check_spec(spec, priced=self.model.priced)
         if len(request_id) > 64:
             raise InvalidArgument.of("request_id", f"must have at most 64 characters; got {len(request_id)}")
         task = self.tasks.get(spec.task)
@@ -349,7 +350,7 @@ class Runs:
             reason = str(error)
             await self.store.commit(run_id, lambda s: [RunStateChanged(s.run.state, RunState.PAUSED, reason)])
             return
-        await loop.drive()
+        await Driver(loop).drive()
         if (await self.store.search(run_id)).run.state.terminal:
             await self._retire(run_id)
 

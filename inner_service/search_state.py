@@ -50,7 +50,7 @@ def search_state(search: Search, briefing: Briefing) -> dict[str, Any]:
         {**parameter, "active": parameter["name"] in active} for parameter in run.task.space.to_json()["parameters"]
     ]
     shown = [t for t in search.trials[run.search_config.visible_from_trial :] if not t.state.open]
-    return {
+    state: dict[str, Any] = {
         "task": run.task.name,
         "objective": {
             "metric": objective.metric,
@@ -88,6 +88,9 @@ def search_state(search: Search, briefing: Briefing) -> dict[str, Any]:
             for refusal in briefing.refused
         ],
     }
+    if search.open:
+        state["under_way"] = [_under_way(search, trial) for trial in search.open_trials]
+    return state
 
 
 def proposer_prompt(search: Search, briefing: Briefing, limit: int = 0) -> tuple[Message, ...]:
@@ -144,6 +147,13 @@ def _point(trial: Trial | None) -> dict[str, Any] | None:
         return None
     configuration = configuration_to_json(trial.configuration)
     return {"number": trial.number, "metric": trial.metric, "configuration": configuration}
+
+
+def _under_way(search: Search, trial: Trial) -> dict[str, Any]:
+    """A trial that has no result yet, by its difference from the incumbent of this moment."""
+    base = search.incumbent.configuration if search.incumbent is not None else search.start
+    changes = search.run.task.space.changes(base, trial.configuration)
+    return {"number": trial.number, "changes": configuration_to_json(changes), "hypothesis": trial.hypothesis}
 
 
 def _trial(trial: Trial) -> dict[str, Any]:

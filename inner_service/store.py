@@ -28,7 +28,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inner_service import projections, trace
-from inner_service.fold import IllegalEvent, apply
+from inner_service.amendments import IllegalEvent
+from inner_service.fold import apply
 from inner_service.lessons.store import LessonStore
 from inner_service.run import Run, RunState, Search, Trial
 from inner_service.tables import SCHEMA, runs, trials

@@ -50,6 +50,8 @@ class TaskDescription:
     deterministic: bool = False
     identity: Mapping[str, str] = field(default_factory=dict)
     hardware: str = ""
+    intermediate_metric: str = ""
+    """Name of the progress measurement that estimates the objective on the way; empty when there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ def description_from_proto(message: task_pb2.TaskDescription) -> TaskDescription
         deterministic=message.deterministic,
         identity=dict(message.identity),
         hardware=message.hardware,
+        intermediate_metric=message.intermediate_metric,
     )
 
 
@@ -79,6 +80,7 @@ def description_to_proto(task: TaskDescription) -> task_pb2.TaskDescription:
         deterministic=task.deterministic,
         identity=task.identity,
         hardware=task.hardware,
+        intermediate_metric=task.intermediate_metric,
     )
 
 
@@ -121,6 +123,8 @@ def result_from_proto(message: task_pb2.EvaluationResult) -> EvaluationResult:
 def _problem(outcome: Outcome | None, metric: float | None) -> str:
     if outcome is None:
         return "its result has no outcome"
+    if outcome is Outcome.STOPPED_EARLY:
+        return "it sent the outcome stopped_early, which is the search's to give"
     if outcome is not Outcome.SUCCEEDED:
         return f"it sent a metric with the outcome {outcome.value}" if metric is not None else ""
     if metric is None:

@@ -15,14 +15,17 @@ from typing import Any, TypeAlias
 from pydantic import TypeAdapter
 
 from inner_service.conflicts import ConflictKind
+from inner_service.early_stopping import EarlyStoppingRule
 from inner_service.lessons.lesson import Lesson
 from inner_service.mechanism import GateReport, HookEffect, Mechanism, MechanismEffect
-from inner_service.run import Confirmation, RunSpec, RunState, SearchConfig, Trial
+from inner_service.noise import NoiseFloor
+from inner_service.run import Confirmation, RemeasurePurpose, RunSpec, RunState, SearchConfig, Trial
 from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescription, TaskFault
 from mechanisms.interface import Hook
 from service_kit.eventlog import NewEvent
 from service_kit.llm.failures import Message
 from service_kit.llm.usage import Usage
+from service_kit.parameters import Split
 from service_kit.patience import AvailabilityChanged
 
 
@@ -301,6 +304,49 @@ class PauseRequested:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class TrialRemeasured:
+    """A trial's configuration was measured again at full budget."""
+
+    number: int
+    purpose: RemeasurePurpose
+    seed: int
+    split: Split
+    result: EvaluationResult
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyStopJudged:
+    """The early stopping rule spoke against a running trial, which was ``stopped`` or drawn to run to the end."""
+
+    number: int
+    rule: EarlyStoppingRule
+    fraction: float
+    value: float
+    prediction: float
+    threshold: float
+    curves: int
+    stopped: bool
+    bound: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseEstimated:
+    floor: NoiseFloor
+
+
+@dataclass(frozen=True, slots=True)
+class GainChecked:
+    """A small gain was checked on a second seed; ``second_gain`` is None when it could not be measured there."""
+
+    number: int
+    incumbent: int
+    seed: int
+    first_gain: float
+    second_gain: float | None
+    held: bool
+
+
 Event: TypeAlias = (
     RunCreated
     | RunStateChanged
@@ -332,6 +378,10 @@ Event: TypeAlias = (
     | LessonsCited
     | LessonsCompared
     | PauseRequested
+    | TrialRemeasured
+    | EarlyStopJudged
+    | NoiseEstimated
+    | GainChecked
 )
 
 KINDS: dict[str, type[Event]] = {re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls for cls in Event.__args__}

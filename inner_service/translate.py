@@ -42,6 +42,8 @@ def run_to_proto(run: Run) -> trace_pb2.Run:
 def trial_to_proto(run_id: str, trial: Trial) -> trace_pb2.Trial:
     message = _fill(trace_pb2.Trial(), trial, run_id)
     message.name = _trial_name(run_id, trial.number)
+    if trial.incumbent is not None:
+        message.incumbent_trial = _trial_name(run_id, trial.incumbent)
     return message
 
 

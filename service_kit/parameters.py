@@ -57,6 +57,8 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     INFEASIBLE = "infeasible"
     CANCELLED = "cancelled"
+    STOPPED_EARLY = "stopped_early"
+    """By the search, on the way. A task never answers this."""
 
 
 class Split(StrEnum):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from inner_service.budgets import model_budget
 from inner_service.lessons.draft import MOST_WRITTEN, Author, Drafts, checked
 from inner_service.lessons.lesson import Lesson
 from inner_service.lessons.prompt import lessons_prompt
@@ -28,8 +29,7 @@ log = structlog.get_logger("inner_service.lessons")
 
 def unwritten(run: Run) -> bool:
     """Whether trials were decided that no lesson has been drawn from, in a run that is to remember."""
-    within = not run.spec.max_tokens or run.usage.total_tokens < run.spec.max_tokens
-    return run.spec.use_lessons and within and run.lessons_after < run.decided_trials
+    return run.spec.use_lessons and run.lessons_after < run.decided_trials
 
 
 class LessonWriter:
@@ -46,7 +46,7 @@ class LessonWriter:
         known = await self._store.lessons.of_task(search.run.task.name)
         messages = lessons_prompt(search, most_relevant(known, situation(search)))
         try:
-            answer = await ask(self._model, PURPOSE, messages, Drafts)
+            answer = await ask(self._model, PURPOSE, messages, Drafts, budget=model_budget(search.run))
         except ModelError as error:
             log.warning("no lessons", run=self._run_id, reason=error.message)
             called = ModelCalled(

@@ -71,7 +71,9 @@ class QuadraticTask(task_pb2_grpc.TaskServiceServicer):
         """Labels of evaluations that the caller cancelled."""
         self.requests: list[task_pb2.EvaluateRequest] = []
         self.running = self.most_running = 0
-        self.progress = 2
+        self.progress, self.elapsed = 2, 0.0
+        self.curve: Callable[[dict[str, Any], float], float] | None = None
+        """The intermediate value of a configuration at a share of the budget; None streams none."""
 
     def fail(self, outcome: str, message: str = "", when: Callable[[dict[str, Any]], bool] = lambda _: True) -> None:
         """From now on configurations for which ``when`` holds end with ``outcome``."""
@@ -111,6 +113,7 @@ class QuadraticTask(task_pb2_grpc.TaskServiceServicer):
                 has_held_out_split=self.held_out,
                 deterministic=True,
                 hardware="paper",
+                intermediate_metric="loss_so_far" if self.curve is not None else "",
             )
         )
 
@@ -131,12 +134,16 @@ class QuadraticTask(task_pb2_grpc.TaskServiceServicer):
         self.requests.append(request)
         self.started.put_nowait(request)
         try:
+            values = dict(configuration_from_proto(request.configuration))
             for step in range(self.progress):
-                progress = task_pb2.EvaluationProgress(fraction=step / self.progress, step=step, phase="measuring")
+                share = step / self.progress
+                seen = {"loss_so_far": self.curve(values, share)} if self.curve is not None else {}
+                progress = task_pb2.EvaluationProgress(fraction=share, step=step, phase="measuring", metrics=seen)
                 yield task_pb2.EvaluateResponse(progress=progress)
             await self.gate.wait()
-            result = self.measure(dict(configuration_from_proto(request.configuration)), request)
+            result = self.measure(values, request)
             if result is not None:
+                result.elapsed.FromNanoseconds(round(self.elapsed * 1e9))
                 yield task_pb2.EvaluateResponse(result=result)
         except (asyncio.CancelledError, GeneratorExit):
             self.killed.put_nowait(request.label)
@@ -150,9 +157,10 @@ Answer = list[tuple[Change, str]]
 
 
 def towards_the_optimum(state: dict[str, Any]) -> Answer:
-    """The default model: halves the distance of x, which always improves."""
-    x = state["incumbent"]["configuration"]["x"]
-    return [({"x": round(3.0 + (x - 3.0) / 2 + 0.001 * i, 6)}, "go half the way") for i in range(state["count"])]
+    """The default model: halves the distance of x, which always improves, and never proposes what is under way."""
+    x, first = state["incumbent"]["configuration"]["x"], len(state.get("under_way", []))
+    steps = range(first, first + state["count"])
+    return [({"x": round(3.0 + (x - 3.0) / 2 + 0.001 * i, 6)}, "go half the way") for i in steps]
 
 
 class ModelEndpoint:
@@ -166,6 +174,8 @@ class ModelEndpoint:
         self.states: list[dict[str, Any]] = []
         self.prompts: list[list[dict[str, str]]] = []
         self.name = "test-model"
+        self.tokens = 100
+        """Tokens that it says a prompt had."""
         self.gate = asyncio.Event()
         self.gate.set()
         self.url = ""
@@ -185,7 +195,7 @@ class ModelEndpoint:
                 "created": 0,
                 "model": self.name,
                 "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-                "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
+                "usage": {"prompt_tokens": self.tokens, "completion_tokens": 10, "total_tokens": self.tokens + 10},
             }
         )
 
@@ -373,8 +383,9 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
         database: str = f"sqlite:///{tmp_path / 'inner.db'}",
         lease_seconds: float = 10.0,
         patience: float = 0.0,
+        **model_settings: Any,
     ) -> AsyncIterator[Inner]:
-        settings = ModelSettings.load(base_url=endpoint.url, model="test-model", retries=0)
+        settings = ModelSettings.load(base_url=endpoint.url, model="test-model", retries=0, **model_settings)
         async with AsyncExitStack() as stack:
             model = LanguageModel(settings)
             store = await Store.open(database, lease_seconds)

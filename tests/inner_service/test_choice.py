@@ -5,7 +5,8 @@ import math
 import pytest
 
 from inner_service.choice import Option, in_turns, proposing_change, ranked, ranking_changes
-from inner_service.confirmation import fresh_seeds, t_quantile
+from inner_service.seeds import fresh_seeds
+from inner_service.student_t import t_quantile
 from mechanisms.interface import Candidate, Origin
 
 
@@ -53,7 +54,7 @@ def test_student_t_matches_the_tables(freedom: int, expected: float) -> None:
 
 
 def test_fresh_seeds_differ_from_the_runs_and_from_each_other() -> None:
-    seeds = fresh_seeds(7, 50)
+    seeds = fresh_seeds("confirmation", 7, 50)
     assert len({*seeds, 7}) == 51
-    assert seeds == fresh_seeds(7, 50)
-    assert seeds != fresh_seeds(8, 50)
+    assert seeds == fresh_seeds("confirmation", 7, 50)
+    assert seeds != fresh_seeds("confirmation", 8, 50)

@@ -236,13 +236,6 @@ async def test_after_three_refusals_the_proposal_has_failed(inner, endpoint) -> 
     assert [t.state for t in await inner.trials(name)] == [4, 6, 6, 6]
 
 
-async def test_a_run_ends_cleanly_when_its_tokens_are_used_up(inner) -> None:
-    run, _ = await inner.driven(max_trials=50, max_tokens=300)
-    assert run.state == trace_pb2.RUN_STATE_FINISHED
-    assert run.state_reason == "its 300 tokens are used up"
-    assert run.decided_trials == 3
-
-
 async def test_a_run_ends_cleanly_when_its_time_is_over(inner) -> None:
     run, _ = await inner.driven(max_trials=50, max_duration=Duration(nanos=1000))
     assert (run.state, run.decided_trials) == (trace_pb2.RUN_STATE_FINISHED, 0)
@@ -263,7 +256,7 @@ async def test_a_task_that_is_lost_and_comes_back_costs_an_attempt_and_no_trial(
 
 
 async def test_a_task_that_stays_away_pauses_the_run_and_resuming_tries_again(inner, served, task, monkeypatch) -> None:
-    monkeypatch.setattr("inner_service.loop.RECONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("inner_service.evaluation.RECONNECT_SECONDS", 1.0)
     task.gate.clear()
     name = await inner.create(max_trials=1)
     await inner.start(name)

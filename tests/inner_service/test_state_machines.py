@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from inner_service import acceptance
-from inner_service.fold import RUN_TRANSITIONS, IllegalEvent, apply, fold
+from inner_service.amendments import IllegalEvent
+from inner_service.fold import RUN_TRANSITIONS, apply, fold
 from inner_service.run import RunSpec, RunState, Search, Trial, TrialState
 from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescription
 from inner_service.trace import (

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text, update
 
 from inner_service import projections, trace
-from inner_service.fold import IllegalEvent
+from inner_service.amendments import IllegalEvent
 from inner_service.run import RunSpec, RunState, Search, Trial, TrialState
 from inner_service.store import Store
 from inner_service.tables import runs

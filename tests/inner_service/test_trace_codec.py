@@ -10,10 +10,20 @@ from bilevel.v1 import trace_pb2
 
 from inner_service import trace
 from inner_service.conflicts import ConflictKind
+from inner_service.early_stopping import EarlyStopping, EarlyStoppingRule
 from inner_service.fold import apply
 from inner_service.lessons.lesson import FailureClass, Lesson, LessonKind
 from inner_service.mechanism import GateFinding, GateReport, HookEffect, Mechanism, MechanismEffect
-from inner_service.run import Confirmation, RunSpec, RunState, SearchConfig, Trial
+from inner_service.noise import NoiseFloor, NoiseRule
+from inner_service.run import (
+    Confirmation,
+    ParallelMode,
+    RemeasurePurpose,
+    RunSpec,
+    RunState,
+    SearchConfig,
+    Trial,
+)
 from inner_service.store import Entry
 from inner_service.task import EvaluationProgress, EvaluationResult, SourceFile, TaskDescription, TaskFault
 from inner_service.translate import entry_to_proto, mechanism_to_proto, run_to_proto, trial_to_proto
@@ -34,11 +44,14 @@ SPACE = ParameterSpace(
 )
 TASK = TaskDescription(
     "t", "title", "docs", SPACE, Objective("loss", unit="bits"), SECOND, "wall clock", 2, SECOND,
-    (SourceFile("a.py", "x = 1"),), True, True, {"corpus": "abc"}, "cpu",
+    (SourceFile("a.py", "x = 1"),), True, True, {"corpus": "abc"}, "cpu", "loss_so_far",
 )  # fmt: skip
 VALUES: Any = {"x": 0.25, "i": 3, "flag": True, "word": "SSSL", "pair": (0.5, 0.9)}
-SPEC = RunSpec("t", 7, 1, 2, 2, VALUES, True, 3, "name", {"group": "A"}, SECOND, 1000, True)
-TRIAL = Trial(0, VALUES, VALUES, "why", Origin.MECHANISM, "m", incumbent_metric=0.5)
+SPEC = RunSpec(
+    "t", 7, 1, 2, 2, VALUES, True, 3, "name", {"group": "A"}, SECOND, 1000, True,
+    ParallelMode.ASYNCHRONOUS, SECOND, 1.5, EarlyStopping(EarlyStoppingRule.MEDIAN), NoiseRule(4),
+)  # fmt: skip
+TRIAL = Trial(0, VALUES, VALUES, "why", Origin.MECHANISM, "m", incumbent_metric=0.5, incumbent=3, audited=True)
 EFFECT = HookEffect(Hook.VETO, 5, 2, SECOND)
 REPORT = GateReport(
     Verdict.REJECTED, Stage.REPLAY, (GateFinding(Stage.REPLAY, 3, "what", "do"),), (Hook.VETO,), 4, (EFFECT,), "ab",
@@ -96,8 +109,14 @@ EXAMPLES: list[trace.Event] = [
     trace.LessonsCited(3, ("a",)),
     trace.LessonsCompared(3, "this", "that", True),
     trace.PauseRequested("lunch"),
+    trace.TrialRemeasured(
+        1, RemeasurePurpose.GAIN_CHECK, 3, Split.SEARCH, EvaluationResult(Outcome.SUCCEEDED, 0.5, elapsed=SECOND)
+    ),
+    trace.EarlyStopJudged(1, EarlyStoppingRule.LEARNING_CURVE, 0.5, 2.0, 1.5, 1.0, 7, True, 1.25),
+    trace.NoiseEstimated(NoiseFloor((1, 2), (0.5, 0.6), 0.07, 0.2)),
+    trace.GainChecked(2, 1, 3, 0.1, 0.2, True),
 ]
-ONLY_HERE = {"observed", "state_hash"}
+ONLY_HERE = {"observed", "state_hash", "incumbent"}
 """Fields that the log keeps for itself."""
 
 
@@ -137,12 +156,13 @@ def test_a_run_a_trial_and_a_mechanism_fill_every_field_of_their_messages() -> N
     search = apply(None, trace.RunCreated(SPEC, TASK), NOW, 1, "r")
     known = {field.name for field in fields(search.run)} | {"name", "etag", "incumbent_trial", "best_trial"}
     assert {field.name for field in trace_pb2.Run.DESCRIPTOR.fields} <= known
-    known = {field.name for field in fields(Trial)} | {"name"}
+    known = {field.name for field in fields(Trial)} | {"name", "incumbent_trial"}
     assert {field.name for field in trace_pb2.Trial.DESCRIPTOR.fields} <= known
     known = {field.name for field in fields(Mechanism)}
     assert {field.name for field in trace_pb2.Mechanism.DESCRIPTOR.fields} <= known
     assert run_to_proto(search.run).name == "runs/r"
     assert trial_to_proto("r", TRIAL).name == "runs/r/trials/0"
+    assert trial_to_proto("r", TRIAL).incumbent_trial == "runs/r/trials/3"
     assert mechanism_to_proto("r", MECHANISM).name == "runs/r/mechanisms/m"
     assert mechanism_to_proto("r", MECHANISM).effect.changed_decisions == 2
 

@@ -138,6 +138,8 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """The configuration cannot be evaluated; the message says which values are allowed."""
     OUTCOME_CANCELLED: _Outcome.ValueType  # 7
     """The caller cancelled the evaluation."""
+    OUTCOME_STOPPED_EARLY: _Outcome.ValueType  # 8
+    """The search stopped it on the way, because its intermediate values said that it would not win. A task never answers this."""
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """How an evaluation ended. Only SUCCEEDED has a metric; there are no sentinel scores."""
@@ -158,6 +160,8 @@ OUTCOME_INFEASIBLE: Outcome.ValueType  # 6
 """The configuration cannot be evaluated; the message says which values are allowed."""
 OUTCOME_CANCELLED: Outcome.ValueType  # 7
 """The caller cancelled the evaluation."""
+OUTCOME_STOPPED_EARLY: Outcome.ValueType  # 8
+"""The search stopped it on the way, because its intermediate values said that it would not win. A task never answers this."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 class _Split:

@@ -26,7 +26,7 @@ from bilevel.v1 import common_pb2 as bilevel_dot_v1_dot_common__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62ilevel/v1/task.proto\x12\nbilevel.v1\x1a\x17\x62ilevel/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\"\x11\n\x0f\x44\x65scribeRequest\"=\n\x10\x44\x65scribeResponse\x12)\n\x04task\x18\x01 \x01(\x0b\x32\x1b.bilevel.v1.TaskDescription\"\xf8\x03\n\x0fTaskDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x15\n\rdocumentation\x18\x03 \x01(\t\x12)\n\x05space\x18\x04 \x01(\x0b\x32\x1a.bilevel.v1.ParameterSpace\x12(\n\tobjective\x18\x05 \x01(\x0b\x32\x15.bilevel.v1.Objective\x12)\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x62udget_clock\x18\x07 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x08 \x01(\x05\x12-\n\nhard_limit\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x07sources\x18\n \x03(\x0b\x32\x16.bilevel.v1.SourceFile\x12\x1a\n\x12has_held_out_split\x18\x0b \x01(\x08\x12\x15\n\rdeterministic\x18\x0c \x01(\x08\x12;\n\x08identity\x18\r \x03(\x0b\x32).bilevel.v1.TaskDescription.IdentityEntry\x12\x10\n\x08hardware\x18\x0e \x01(\t\x1a/\n\rIdentityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"+\n\nSourceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"C\n\x0fValidateRequest\x12\x30\n\rconfiguration\x18\x01 \x01(\x0b\x32\x19.bilevel.v1.Configuration\"J\n\x10ValidateResponse\x12\x36\n\nviolations\x18\x01 \x03(\x0b\x32\".bilevel.v1.ConfigurationViolation\"@\n\x16\x43onfigurationViolation\x12\x11\n\tparameter\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x9b\x01\n\x0f\x45valuateRequest\x12\x30\n\rconfiguration\x18\x01 \x01(\x0b\x32\x19.bilevel.v1.Configuration\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x17\n\x0f\x62udget_fraction\x18\x03 \x01(\x01\x12 \n\x05split\x18\x04 \x01(\x0e\x32\x11.bilevel.v1.Split\x12\r\n\x05label\x18\x05 \x01(\t\"\x7f\n\x10\x45valuateResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.bilevel.v1.EvaluationProgressH\x00\x12.\n\x06result\x18\x02 \x01(\x0b\x32\x1c.bilevel.v1.EvaluationResultH\x00\x42\x07\n\x05\x65vent\"\xdd\x01\n\x12\x45valuationProgress\x12\x10\n\x08\x66raction\x18\x01 \x01(\x01\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12*\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\x07metrics\x18\x04 \x03(\x0b\x32+.bilevel.v1.EvaluationProgress.MetricsEntry\x12\r\n\x05phase\x18\x05 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xfd\x02\n\x10\x45valuationResult\x12$\n\x07outcome\x18\x01 \x01(\x0e\x32\x13.bilevel.v1.Outcome\x12\x13\n\x06metric\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x43\n\x0cside_metrics\x18\x03 \x03(\x0b\x32-.bilevel.v1.EvaluationResult.SideMetricsEntry\x12\x0f\n\x07message\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\x08identity\x18\x06 \x03(\x0b\x32*.bilevel.v1.EvaluationResult.IdentityEntry\x1a\x32\n\x10SideMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a/\n\rIdentityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_metric2\xe4\x01\n\x0bTaskService\x12\x45\n\x08\x44\x65scribe\x12\x1b.bilevel.v1.DescribeRequest\x1a\x1c.bilevel.v1.DescribeResponse\x12\x45\n\x08Validate\x12\x1b.bilevel.v1.ValidateRequest\x1a\x1c.bilevel.v1.ValidateResponse\x12G\n\x08\x45valuate\x12\x1b.bilevel.v1.EvaluateRequest\x1a\x1c.bilevel.v1.EvaluateResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x62ilevel/v1/task.proto\x12\nbilevel.v1\x1a\x17\x62ilevel/v1/common.proto\x1a\x1egoogle/protobuf/duration.proto\"\x11\n\x0f\x44\x65scribeRequest\"=\n\x10\x44\x65scribeResponse\x12)\n\x04task\x18\x01 \x01(\x0b\x32\x1b.bilevel.v1.TaskDescription\"\x95\x04\n\x0fTaskDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x15\n\rdocumentation\x18\x03 \x01(\t\x12)\n\x05space\x18\x04 \x01(\x0b\x32\x1a.bilevel.v1.ParameterSpace\x12(\n\tobjective\x18\x05 \x01(\x0b\x32\x15.bilevel.v1.Objective\x12)\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x62udget_clock\x18\x07 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x08 \x01(\x05\x12-\n\nhard_limit\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x07sources\x18\n \x03(\x0b\x32\x16.bilevel.v1.SourceFile\x12\x1a\n\x12has_held_out_split\x18\x0b \x01(\x08\x12\x15\n\rdeterministic\x18\x0c \x01(\x08\x12;\n\x08identity\x18\r \x03(\x0b\x32).bilevel.v1.TaskDescription.IdentityEntry\x12\x10\n\x08hardware\x18\x0e \x01(\t\x12\x1b\n\x13intermediate_metric\x18\x0f \x01(\t\x1a/\n\rIdentityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"+\n\nSourceFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"C\n\x0fValidateRequest\x12\x30\n\rconfiguration\x18\x01 \x01(\x0b\x32\x19.bilevel.v1.Configuration\"J\n\x10ValidateResponse\x12\x36\n\nviolations\x18\x01 \x03(\x0b\x32\".bilevel.v1.ConfigurationViolation\"@\n\x16\x43onfigurationViolation\x12\x11\n\tparameter\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x9b\x01\n\x0f\x45valuateRequest\x12\x30\n\rconfiguration\x18\x01 \x01(\x0b\x32\x19.bilevel.v1.Configuration\x12\x0c\n\x04seed\x18\x02 \x01(\x03\x12\x17\n\x0f\x62udget_fraction\x18\x03 \x01(\x01\x12 \n\x05split\x18\x04 \x01(\x0e\x32\x11.bilevel.v1.Split\x12\r\n\x05label\x18\x05 \x01(\t\"\x7f\n\x10\x45valuateResponse\x12\x32\n\x08progress\x18\x01 \x01(\x0b\x32\x1e.bilevel.v1.EvaluationProgressH\x00\x12.\n\x06result\x18\x02 \x01(\x0b\x32\x1c.bilevel.v1.EvaluationResultH\x00\x42\x07\n\x05\x65vent\"\xdd\x01\n\x12\x45valuationProgress\x12\x10\n\x08\x66raction\x18\x01 \x01(\x01\x12\x0c\n\x04step\x18\x02 \x01(\x03\x12*\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\x07metrics\x18\x04 \x03(\x0b\x32+.bilevel.v1.EvaluationProgress.MetricsEntry\x12\r\n\x05phase\x18\x05 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xfd\x02\n\x10\x45valuationResult\x12$\n\x07outcome\x18\x01 \x01(\x0e\x32\x13.bilevel.v1.Outcome\x12\x13\n\x06metric\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x43\n\x0cside_metrics\x18\x03 \x03(\x0b\x32-.bilevel.v1.EvaluationResult.SideMetricsEntry\x12\x0f\n\x07message\x18\x04 \x01(\t\x12*\n\x07\x65lapsed\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12<\n\x08identity\x18\x06 \x03(\x0b\x32*.bilevel.v1.EvaluationResult.IdentityEntry\x1a\x32\n\x10SideMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a/\n\rIdentityEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_metric2\xe4\x01\n\x0bTaskService\x12\x45\n\x08\x44\x65scribe\x12\x1b.bilevel.v1.DescribeRequest\x1a\x1c.bilevel.v1.DescribeResponse\x12\x45\n\x08Validate\x12\x1b.bilevel.v1.ValidateRequest\x1a\x1c.bilevel.v1.ValidateResponse\x12G\n\x08\x45valuate\x12\x1b.bilevel.v1.EvaluateRequest\x1a\x1c.bilevel.v1.EvaluateResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,31 +46,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DESCRIBERESPONSE']._serialized_start=113
   _globals['_DESCRIBERESPONSE']._serialized_end=174
   _globals['_TASKDESCRIPTION']._serialized_start=177
-  _globals['_TASKDESCRIPTION']._serialized_end=681
-  _globals['_TASKDESCRIPTION_IDENTITYENTRY']._serialized_start=634
-  _globals['_TASKDESCRIPTION_IDENTITYENTRY']._serialized_end=681
-  _globals['_SOURCEFILE']._serialized_start=683
-  _globals['_SOURCEFILE']._serialized_end=726
-  _globals['_VALIDATEREQUEST']._serialized_start=728
-  _globals['_VALIDATEREQUEST']._serialized_end=795
-  _globals['_VALIDATERESPONSE']._serialized_start=797
-  _globals['_VALIDATERESPONSE']._serialized_end=871
-  _globals['_CONFIGURATIONVIOLATION']._serialized_start=873
-  _globals['_CONFIGURATIONVIOLATION']._serialized_end=937
-  _globals['_EVALUATEREQUEST']._serialized_start=940
-  _globals['_EVALUATEREQUEST']._serialized_end=1095
-  _globals['_EVALUATERESPONSE']._serialized_start=1097
-  _globals['_EVALUATERESPONSE']._serialized_end=1224
-  _globals['_EVALUATIONPROGRESS']._serialized_start=1227
-  _globals['_EVALUATIONPROGRESS']._serialized_end=1448
-  _globals['_EVALUATIONPROGRESS_METRICSENTRY']._serialized_start=1402
-  _globals['_EVALUATIONPROGRESS_METRICSENTRY']._serialized_end=1448
-  _globals['_EVALUATIONRESULT']._serialized_start=1451
-  _globals['_EVALUATIONRESULT']._serialized_end=1832
-  _globals['_EVALUATIONRESULT_SIDEMETRICSENTRY']._serialized_start=1722
-  _globals['_EVALUATIONRESULT_SIDEMETRICSENTRY']._serialized_end=1772
-  _globals['_EVALUATIONRESULT_IDENTITYENTRY']._serialized_start=634
-  _globals['_EVALUATIONRESULT_IDENTITYENTRY']._serialized_end=681
-  _globals['_TASKSERVICE']._serialized_start=1835
-  _globals['_TASKSERVICE']._serialized_end=2063
+  _globals['_TASKDESCRIPTION']._serialized_end=710
+  _globals['_TASKDESCRIPTION_IDENTITYENTRY']._serialized_start=663
+  _globals['_TASKDESCRIPTION_IDENTITYENTRY']._serialized_end=710
+  _globals['_SOURCEFILE']._serialized_start=712
+  _globals['_SOURCEFILE']._serialized_end=755
+  _globals['_VALIDATEREQUEST']._serialized_start=757
+  _globals['_VALIDATEREQUEST']._serialized_end=824
+  _globals['_VALIDATERESPONSE']._serialized_start=826
+  _globals['_VALIDATERESPONSE']._serialized_end=900
+  _globals['_CONFIGURATIONVIOLATION']._serialized_start=902
+  _globals['_CONFIGURATIONVIOLATION']._serialized_end=966
+  _globals['_EVALUATEREQUEST']._serialized_start=969
+  _globals['_EVALUATEREQUEST']._serialized_end=1124
+  _globals['_EVALUATERESPONSE']._serialized_start=1126
+  _globals['_EVALUATERESPONSE']._serialized_end=1253
+  _globals['_EVALUATIONPROGRESS']._serialized_start=1256
+  _globals['_EVALUATIONPROGRESS']._serialized_end=1477
+  _globals['_EVALUATIONPROGRESS_METRICSENTRY']._serialized_start=1431
+  _globals['_EVALUATIONPROGRESS_METRICSENTRY']._serialized_end=1477
+  _globals['_EVALUATIONRESULT']._serialized_start=1480
+  _globals['_EVALUATIONRESULT']._serialized_end=1861
+  _globals['_EVALUATIONRESULT_SIDEMETRICSENTRY']._serialized_start=1751
+  _globals['_EVALUATIONRESULT_SIDEMETRICSENTRY']._serialized_end=1801
+  _globals['_EVALUATIONRESULT_IDENTITYENTRY']._serialized_start=663
+  _globals['_EVALUATIONRESULT_IDENTITYENTRY']._serialized_end=710
+  _globals['_TASKSERVICE']._serialized_start=1864
+  _globals['_TASKSERVICE']._serialized_end=2092
 # @@protoc_insertion_point(module_scope)

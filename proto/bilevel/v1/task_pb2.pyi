@@ -101,6 +101,7 @@ class TaskDescription(_message.Message):
     DETERMINISTIC_FIELD_NUMBER: _builtins.int
     IDENTITY_FIELD_NUMBER: _builtins.int
     HARDWARE_FIELD_NUMBER: _builtins.int
+    INTERMEDIATE_METRIC_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Short stable name, for example gpt-laptop; lowercase letters, digits and dashes."""
     title: _builtins.str
@@ -117,6 +118,10 @@ class TaskDescription(_message.Message):
     """Whether two evaluations of one configuration with one seed give exactly the same metric."""
     hardware: _builtins.str
     """Hardware that evaluates, for example "cpu, 1 thread" or a GPU's name."""
+    intermediate_metric: _builtins.str
+    """Name of the progress measurement that estimates the objective on the way, in the objective's direction and comparable between
+    full-budget evaluations at equal shares of the budget; empty when there is none. Early stopping needs it.
+    """
     @_builtins.property
     def space(self) -> _common_pb2.ParameterSpace:
         """What may vary."""
@@ -158,10 +163,11 @@ class TaskDescription(_message.Message):
         deterministic: _builtins.bool = ...,
         identity: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         hardware: _builtins.str = ...,
+        intermediate_metric: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "hard_limit", b"hard_limit", "objective", b"objective", "space", b"space"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "budget_clock", b"budget_clock", "capacity", b"capacity", "deterministic", b"deterministic", "documentation", b"documentation", "hard_limit", b"hard_limit", "hardware", b"hardware", "has_held_out_split", b"has_held_out_split", "identity", b"identity", "name", b"name", "objective", b"objective", "sources", b"sources", "space", b"space", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "budget_clock", b"budget_clock", "capacity", b"capacity", "deterministic", b"deterministic", "documentation", b"documentation", "hard_limit", b"hard_limit", "hardware", b"hardware", "has_held_out_split", b"has_held_out_split", "identity", b"identity", "intermediate_metric", b"intermediate_metric", "name", b"name", "objective", b"objective", "sources", b"sources", "space", b"space", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,7 +388,9 @@ class EvaluationProgress(_message.Message):
 
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """Intermediate measurements by name, for example train_loss; finite."""
+        """Intermediate measurements by name, for example train_loss; finite. Progress goes onto the trace at most twice a
+        second; where early stopping is on, the one named as intermediate_metric does whenever a 64th of the budget has been spent.
+        """
 
     def __init__(
         self,

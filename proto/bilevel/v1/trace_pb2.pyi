@@ -191,6 +191,66 @@ MECHANISM_HOOK_BUDGET: MechanismHook.ValueType  # 9
 """Shortens an evaluation."""
 Global___MechanismHook: _TypeAlias = MechanismHook  # noqa: Y015
 
+class _ParallelMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ParallelModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ParallelMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PARALLEL_MODE_UNSPECIFIED: _ParallelMode.ValueType  # 0
+    """Not set; read as BATCH."""
+    PARALLEL_MODE_BATCH: _ParallelMode.ValueType  # 1
+    """A batch of candidates is proposed together, evaluated together, and decided when all are measured, the best first."""
+    PARALLEL_MODE_ASYNCHRONOUS: _ParallelMode.ValueType  # 2
+    """A new candidate is proposed whenever a place becomes free; each trial is decided as soon as it is measured, against the
+    incumbent of that moment.
+    """
+
+class ParallelMode(_ParallelMode, metaclass=_ParallelModeEnumTypeWrapper):
+    """How a run keeps its places filled when it evaluates several candidates at the same time."""
+
+PARALLEL_MODE_UNSPECIFIED: ParallelMode.ValueType  # 0
+"""Not set; read as BATCH."""
+PARALLEL_MODE_BATCH: ParallelMode.ValueType  # 1
+"""A batch of candidates is proposed together, evaluated together, and decided when all are measured, the best first."""
+PARALLEL_MODE_ASYNCHRONOUS: ParallelMode.ValueType  # 2
+"""A new candidate is proposed whenever a place becomes free; each trial is decided as soon as it is measured, against the
+incumbent of that moment.
+"""
+Global___ParallelMode: _TypeAlias = ParallelMode  # noqa: Y015
+
+class _EarlyStoppingRule:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EarlyStoppingRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EarlyStoppingRule.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EARLY_STOPPING_RULE_UNSPECIFIED: _EarlyStoppingRule.ValueType  # 0
+    """Not set; invalid."""
+    EARLY_STOPPING_RULE_MEDIAN: _EarlyStoppingRule.ValueType  # 1
+    """The trial's best intermediate value so far is worse than the median of the finished trials' values at the same share of the
+    budget.
+    """
+    EARLY_STOPPING_RULE_LEARNING_CURVE: _EarlyStoppingRule.ValueType  # 2
+    """The trial's curve, extrapolated by a power law to the full budget, misses the incumbent's metric by more than the rule's own
+    past errors explain.
+    """
+
+class EarlyStoppingRule(_EarlyStoppingRule, metaclass=_EarlyStoppingRuleEnumTypeWrapper):
+    """How the trace says that a trial will not win."""
+
+EARLY_STOPPING_RULE_UNSPECIFIED: EarlyStoppingRule.ValueType  # 0
+"""Not set; invalid."""
+EARLY_STOPPING_RULE_MEDIAN: EarlyStoppingRule.ValueType  # 1
+"""The trial's best intermediate value so far is worse than the median of the finished trials' values at the same share of the
+budget.
+"""
+EARLY_STOPPING_RULE_LEARNING_CURVE: EarlyStoppingRule.ValueType  # 2
+"""The trial's curve, extrapolated by a power law to the full budget, misses the incumbent's metric by more than the rule's own
+past errors explain.
+"""
+Global___EarlyStoppingRule: _TypeAlias = EarlyStoppingRule  # noqa: Y015
+
 class _MechanismState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -399,6 +459,111 @@ CONFLICT_KIND_RANKINGS: ConflictKind.ValueType  # 3
 """They rank candidates in opposite orders."""
 Global___ConflictKind: _TypeAlias = ConflictKind  # noqa: Y015
 
+class _RemeasurePurpose:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RemeasurePurposeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RemeasurePurpose.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REMEASURE_PURPOSE_UNSPECIFIED: _RemeasurePurpose.ValueType  # 0
+    """Not set; invalid."""
+    REMEASURE_PURPOSE_CONFIRMATION: _RemeasurePurpose.ValueType  # 1
+    """To confirm the result of the run on fresh seeds."""
+    REMEASURE_PURPOSE_NOISE_FLOOR: _RemeasurePurpose.ValueType  # 2
+    """To estimate the noise of the baseline."""
+    REMEASURE_PURPOSE_GAIN_CHECK: _RemeasurePurpose.ValueType  # 3
+    """To check a small gain on a second seed."""
+
+class RemeasurePurpose(_RemeasurePurpose, metaclass=_RemeasurePurposeEnumTypeWrapper):
+    """Why a configuration was measured again."""
+
+REMEASURE_PURPOSE_UNSPECIFIED: RemeasurePurpose.ValueType  # 0
+"""Not set; invalid."""
+REMEASURE_PURPOSE_CONFIRMATION: RemeasurePurpose.ValueType  # 1
+"""To confirm the result of the run on fresh seeds."""
+REMEASURE_PURPOSE_NOISE_FLOOR: RemeasurePurpose.ValueType  # 2
+"""To estimate the noise of the baseline."""
+REMEASURE_PURPOSE_GAIN_CHECK: RemeasurePurpose.ValueType  # 3
+"""To check a small gain on a second seed."""
+Global___RemeasurePurpose: _TypeAlias = RemeasurePurpose  # noqa: Y015
+
+@_typing.final
+class EarlyStopping(_message.Message):
+    """Whether evaluations are stopped on the way. Needs a task that names an intermediate_metric. Off for bare level 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULE_FIELD_NUMBER: _builtins.int
+    GRACE_FRACTION_FIELD_NUMBER: _builtins.int
+    MIN_CURVES_FIELD_NUMBER: _builtins.int
+    AUDIT_FRACTION_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    rule: Global___EarlyStoppingRule.ValueType
+    """The rule."""
+    grace_fraction: _builtins.float
+    """Share of the budget that every trial gets undisturbed, in [0, 1); absent is 0.25."""
+    min_curves: _builtins.int
+    """Finished curves that the rule needs before it stops anything; 3 to 1000; 0 is read as 5."""
+    audit_fraction: _builtins.float
+    """Share of the trials which the rule would stop that run to the end all the same, to measure how often it errs; 0 to 1; absent
+    is 0.2. Drawn from the run's seed and the trial's number.
+    """
+    confidence: _builtins.float
+    """LEARNING_CURVE only: probability, by the rule's own past errors, with which the trial must miss the incumbent; in [0.5, 1);
+    0 is read as 0.95.
+    """
+    def __init__(
+        self,
+        *,
+        rule: Global___EarlyStoppingRule.ValueType = ...,
+        grace_fraction: _builtins.float | None = ...,
+        min_curves: _builtins.int = ...,
+        audit_fraction: _builtins.float | None = ...,
+        confidence: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audit_fraction", b"_audit_fraction", "_grace_fraction", b"_grace_fraction", "audit_fraction", b"audit_fraction", "grace_fraction", b"grace_fraction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audit_fraction", b"_audit_fraction", "_grace_fraction", b"_grace_fraction", "audit_fraction", b"audit_fraction", "confidence", b"confidence", "grace_fraction", b"grace_fraction", "min_curves", b"min_curves", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audit_fraction: _TypeAlias = _typing.Literal["audit_fraction"]  # noqa: Y015
+    _WhichOneofArgType__audit_fraction: _TypeAlias = _typing.Literal["_audit_fraction", b"_audit_fraction"]  # noqa: Y015
+    _WhichOneofReturnType__grace_fraction: _TypeAlias = _typing.Literal["grace_fraction"]  # noqa: Y015
+    _WhichOneofArgType__grace_fraction: _TypeAlias = _typing.Literal["_grace_fraction", b"_grace_fraction"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audit_fraction) -> _WhichOneofReturnType__audit_fraction | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_fraction) -> _WhichOneofReturnType__grace_fraction | None: ...
+
+Global___EarlyStopping: _TypeAlias = EarlyStopping  # noqa: Y015
+
+@_typing.final
+class NoiseRule(_message.Message):
+    """Acceptance that allows for noise. Off for bare level 1."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASELINE_REPEATS_FIELD_NUMBER: _builtins.int
+    MULTIPLE_FIELD_NUMBER: _builtins.int
+    baseline_repeats: _builtins.int
+    """Fresh seeds on which the baseline is measured again at the start; 2 to 1000."""
+    multiple: _builtins.float
+    """A gain is small below this many standard deviations of the difference of two measurements; above 0, at most 100; 0 is read
+    as 2.
+    """
+    def __init__(
+        self,
+        *,
+        baseline_repeats: _builtins.int = ...,
+        multiple: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_repeats", b"baseline_repeats", "multiple", b"multiple"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoiseRule: _TypeAlias = NoiseRule  # noqa: Y015
+
 @_typing.final
 class RunSpec(_message.Message):
     """What a run is asked to do. Fixed at creation."""
@@ -438,6 +603,11 @@ class RunSpec(_message.Message):
     MAX_DURATION_FIELD_NUMBER: _builtins.int
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     COMPARE_LESSONS_FIELD_NUMBER: _builtins.int
+    PARALLEL_MODE_FIELD_NUMBER: _builtins.int
+    MAX_EVALUATION_TIME_FIELD_NUMBER: _builtins.int
+    MAX_COST_USD_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    NOISE_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     """Configured name of the task, for example gpt; or, where the service allows it, the loopback address of one that runs beside
     the service: localhost:PORT, 127.0.0.1:PORT or [::1]:PORT. Never any other address.
@@ -459,10 +629,18 @@ class RunSpec(_message.Message):
     display_name: _builtins.str
     """A name for people."""
     max_tokens: _builtins.int
-    """Stops the run cleanly when its language model calls have used so many tokens; 0 is no limit."""
+    """Stops the run cleanly before its language model calls use more than so many tokens: a call that could is not made; 0 is no
+    limit.
+    """
     compare_lessons: _builtins.bool
     """Asks for every proposal a second time without lessons, to measure whether they change it. Twice the model calls; with
     use_lessons only.
+    """
+    parallel_mode: Global___ParallelMode.ValueType
+    """How places are kept filled with a parallelism above 1."""
+    max_cost_usd: _builtins.float
+    """Stops the run cleanly before its language model calls cost more than so many US dollars: a call that could is not made; 0 is
+    no limit. Refused while the model's price is unknown.
     """
     @_builtins.property
     def start(self) -> _common_pb2.Configuration:
@@ -474,7 +652,24 @@ class RunSpec(_message.Message):
 
     @_builtins.property
     def max_duration(self) -> _duration_pb2.Duration:
-        """Stops the run cleanly when this much wall-clock time has passed; absent is no limit."""
+        """Stops the run cleanly before this much wall-clock time has passed since it was first running, as far as the longest
+        evaluation so far can tell; pauses count, and what the confirmation will need is set aside. Absent is no limit.
+        """
+
+    @_builtins.property
+    def max_evaluation_time(self) -> _duration_pb2.Duration:
+        """Stops the run cleanly before its evaluations have taken more than this much time, all of them added up (GPU time where the
+        task evaluates on one GPU at a time each): attempts that were interrupted, repeats and the confirmation included. Judged by
+        the longest evaluation so far; what the confirmation will need is set aside. Absent is no limit.
+        """
+
+    @_builtins.property
+    def early_stopping(self) -> Global___EarlyStopping:
+        """Whether and how evaluations are stopped on the way; absent never stops one."""
+
+    @_builtins.property
+    def noise(self) -> Global___NoiseRule:
+        """How small gains are treated; absent keeps whatever is strictly better."""
 
     def __init__(
         self,
@@ -492,10 +687,15 @@ class RunSpec(_message.Message):
         max_duration: _duration_pb2.Duration | None = ...,
         max_tokens: _builtins.int = ...,
         compare_lessons: _builtins.bool = ...,
+        parallel_mode: Global___ParallelMode.ValueType = ...,
+        max_evaluation_time: _duration_pb2.Duration | None = ...,
+        max_cost_usd: _builtins.float = ...,
+        early_stopping: Global___EarlyStopping | None = ...,
+        noise: Global___NoiseRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["max_duration", b"max_duration", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["early_stopping", b"early_stopping", "max_duration", b"max_duration", "max_evaluation_time", b"max_evaluation_time", "noise", b"noise", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_every", b"checkpoint_every", "compare_lessons", b"compare_lessons", "confirmation_seeds", b"confirmation_seeds", "display_name", b"display_name", "labels", b"labels", "max_duration", b"max_duration", "max_tokens", b"max_tokens", "max_trials", b"max_trials", "parallelism", b"parallelism", "seed", b"seed", "start", b"start", "task", b"task", "use_lessons", b"use_lessons"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_every", b"checkpoint_every", "compare_lessons", b"compare_lessons", "confirmation_seeds", b"confirmation_seeds", "display_name", b"display_name", "early_stopping", b"early_stopping", "labels", b"labels", "max_cost_usd", b"max_cost_usd", "max_duration", b"max_duration", "max_evaluation_time", b"max_evaluation_time", "max_tokens", b"max_tokens", "max_trials", b"max_trials", "noise", b"noise", "parallel_mode", b"parallel_mode", "parallelism", b"parallelism", "seed", b"seed", "start", b"start", "task", b"task", "use_lessons", b"use_lessons"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -529,6 +729,9 @@ class Run(_message.Message):
     SCRIPTED_FIELD_NUMBER: _builtins.int
     IDLE_TIME_FIELD_NUMBER: _builtins.int
     PAUSE_REQUEST_FIELD_NUMBER: _builtins.int
+    EVALUATION_TIME_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    NOISE_FLOOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: runs/{run}."""
     state: Global___RunState.ValueType
@@ -589,6 +792,20 @@ class Run(_message.Message):
     def idle_time(self) -> _duration_pb2.Duration:
         """Time in which the run was running but no evaluation was."""
 
+    @_builtins.property
+    def evaluation_time(self) -> _duration_pb2.Duration:
+        """Time that all its evaluations took, added up: interrupted attempts as far as they had reported, repeats and the confirmation
+        included.
+        """
+
+    @_builtins.property
+    def early_stopping(self) -> Global___EarlyStoppingEffect:
+        """What early stopping did; absent where it is off."""
+
+    @_builtins.property
+    def noise_floor(self) -> Global___NoiseFloor:
+        """The noise of the baseline, once it is known; absent where the noise rule is off."""
+
     def __init__(
         self,
         *,
@@ -614,10 +831,13 @@ class Run(_message.Message):
         scripted: _builtins.bool = ...,
         idle_time: _duration_pb2.Duration | None = ...,
         pause_request: _builtins.str = ...,
+        evaluation_time: _duration_pb2.Duration | None = ...,
+        early_stopping: Global___EarlyStoppingEffect | None = ...,
+        noise_floor: Global___NoiseFloor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "confirmation", b"confirmation", "create_time", b"create_time", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "search_config", b"search_config", "spec", b"spec", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "confirmation", b"confirmation", "create_time", b"create_time", "early_stopping", b"early_stopping", "evaluation_time", b"evaluation_time", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "noise_floor", b"noise_floor", "search_config", b"search_config", "spec", b"spec", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "best_trial", b"best_trial", "confirmation", b"confirmation", "create_time", b"create_time", "decided_trials", b"decided_trials", "etag", b"etag", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "incumbent_trial", b"incumbent_trial", "last_sequence", b"last_sequence", "model", b"model", "name", b"name", "pause_request", b"pause_request", "scripted", b"scripted", "search_config", b"search_config", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "best_trial", b"best_trial", "confirmation", b"confirmation", "create_time", b"create_time", "decided_trials", b"decided_trials", "early_stopping", b"early_stopping", "etag", b"etag", "evaluation_time", b"evaluation_time", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "incumbent_trial", b"incumbent_trial", "last_sequence", b"last_sequence", "model", b"model", "name", b"name", "noise_floor", b"noise_floor", "pause_request", b"pause_request", "scripted", b"scripted", "search_config", b"search_config", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline_metric: _TypeAlias = _typing.Literal["baseline_metric"]  # noqa: Y015
     _WhichOneofArgType__baseline_metric: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric"]  # noqa: Y015
@@ -683,6 +903,8 @@ class Trial(_message.Message):
     LESSONS_FIELD_NUMBER: _builtins.int
     CITED_LESSONS_FIELD_NUMBER: _builtins.int
     CONFIG_REVISION_FIELD_NUMBER: _builtins.int
+    INCUMBENT_TRIAL_FIELD_NUMBER: _builtins.int
+    AUDITED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: runs/{run}/trials/{trial}."""
     number: _builtins.int
@@ -709,6 +931,10 @@ class Trial(_message.Message):
     """The incumbent's metric that it had to beat."""
     config_revision: _builtins.int
     """Revision of the search configuration under which it was proposed."""
+    incumbent_trial: _builtins.str
+    """Resource name of the trial that was the incumbent when it was proposed; empty for the baseline."""
+    audited: _builtins.bool
+    """Whether the early stopping rule spoke against it and it was drawn to run to the end all the same."""
     @_builtins.property
     def configuration(self) -> _common_pb2.Configuration:
         """Complete configuration."""
@@ -775,10 +1001,12 @@ class Trial(_message.Message):
         lessons: _abc.Iterable[_builtins.str] | None = ...,
         cited_lessons: _abc.Iterable[_builtins.str] | None = ...,
         config_revision: _builtins.int = ...,
+        incumbent_trial: _builtins.str = ...,
+        audited: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric", "_metric", b"_metric", "changes", b"changes", "configuration", b"configuration", "create_time", b"create_time", "decide_time", b"decide_time", "elapsed", b"elapsed", "incumbent_metric", b"incumbent_metric", "metric", b"metric", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric", "_metric", b"_metric", "attempt", b"attempt", "budget_fraction", b"budget_fraction", "changed_by", b"changed_by", "changes", b"changes", "cited_lessons", b"cited_lessons", "config_revision", b"config_revision", "configuration", b"configuration", "create_time", b"create_time", "decide_time", b"decide_time", "elapsed", b"elapsed", "hypothesis", b"hypothesis", "incumbent_metric", b"incumbent_metric", "lessons", b"lessons", "message", b"message", "metric", b"metric", "name", b"name", "number", b"number", "origin", b"origin", "outcome", b"outcome", "proposer", b"proposer", "side_metrics", b"side_metrics", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric", "_metric", b"_metric", "attempt", b"attempt", "audited", b"audited", "budget_fraction", b"budget_fraction", "changed_by", b"changed_by", "changes", b"changes", "cited_lessons", b"cited_lessons", "config_revision", b"config_revision", "configuration", b"configuration", "create_time", b"create_time", "decide_time", b"decide_time", "elapsed", b"elapsed", "hypothesis", b"hypothesis", "incumbent_metric", b"incumbent_metric", "incumbent_trial", b"incumbent_trial", "lessons", b"lessons", "message", b"message", "metric", b"metric", "name", b"name", "number", b"number", "origin", b"origin", "outcome", b"outcome", "proposer", b"proposer", "side_metrics", b"side_metrics", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__incumbent_metric: _TypeAlias = _typing.Literal["incumbent_metric"]  # noqa: Y015
     _WhichOneofArgType__incumbent_metric: _TypeAlias = _typing.Literal["_incumbent_metric", b"_incumbent_metric"]  # noqa: Y015
@@ -790,6 +1018,78 @@ class Trial(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__metric) -> _WhichOneofReturnType__metric | None: ...
 
 Global___Trial: _TypeAlias = Trial  # noqa: Y015
+
+@_typing.final
+class EarlyStoppingEffect(_message.Message):
+    """What early stopping did in a run, counted on the trace."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STOPPED_FIELD_NUMBER: _builtins.int
+    AUDITED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
+    stopped: _builtins.int
+    """Trials that were stopped."""
+    audited: _builtins.int
+    """Trials that would have been stopped and were drawn to run to the end."""
+    errors: _builtins.int
+    """Of those, the ones that are decided and were better than the incumbent after all: the rule's errors."""
+    measured: _builtins.int
+    """Of the audited ones, those that are decided and have a metric: errors / measured is the rule's error rate."""
+    def __init__(
+        self,
+        *,
+        stopped: _builtins.int = ...,
+        audited: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        measured: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audited", b"audited", "errors", b"errors", "measured", b"measured", "stopped", b"stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EarlyStoppingEffect: _TypeAlias = EarlyStoppingEffect  # noqa: Y015
+
+@_typing.final
+class NoiseFloor(_message.Message):
+    """How much the baseline's metric varies from seed to seed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEEDS_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    STANDARD_DEVIATION_FIELD_NUMBER: _builtins.int
+    SMALL_GAIN_FIELD_NUMBER: _builtins.int
+    standard_deviation: _builtins.float
+    """Their sample standard deviation, in the objective's unit."""
+    small_gain: _builtins.float
+    """Gains below this are small: multiple x the square root of 2 x standard_deviation, in the objective's unit."""
+    @_builtins.property
+    def seeds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Seeds that it was measured on, the run's own first."""
+
+    @_builtins.property
+    def metrics(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The metric on each seed."""
+
+    def __init__(
+        self,
+        *,
+        seeds: _abc.Iterable[_builtins.int] | None = ...,
+        metrics: _abc.Iterable[_builtins.float] | None = ...,
+        standard_deviation: _builtins.float = ...,
+        small_gain: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "seeds", b"seeds", "small_gain", b"small_gain", "standard_deviation", b"standard_deviation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoiseFloor: _TypeAlias = NoiseFloor  # noqa: Y015
 
 @_typing.final
 class SearchConfig(_message.Message):
@@ -1311,6 +1611,10 @@ class TraceEvent(_message.Message):
     LESSONS_COMPARED_FIELD_NUMBER: _builtins.int
     PAUSE_REQUESTED_FIELD_NUMBER: _builtins.int
     MECHANISMS_CONFLICTED_FIELD_NUMBER: _builtins.int
+    TRIAL_REMEASURED_FIELD_NUMBER: _builtins.int
+    EARLY_STOP_JUDGED_FIELD_NUMBER: _builtins.int
+    NOISE_ESTIMATED_FIELD_NUMBER: _builtins.int
+    GAIN_CHECKED_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Resource name of the run."""
     sequence: _builtins.int
@@ -1439,6 +1743,22 @@ class TraceEvent(_message.Message):
     def mechanisms_conflicted(self) -> Global___MechanismsConflicted:
         """Two mechanisms worked against each other, and one of them was suspended for it."""
 
+    @_builtins.property
+    def trial_remeasured(self) -> Global___TrialRemeasured:
+        """A trial's configuration was measured again on another seed."""
+
+    @_builtins.property
+    def early_stop_judged(self) -> Global___EarlyStopJudged:
+        """The early stopping rule spoke against a running trial."""
+
+    @_builtins.property
+    def noise_estimated(self) -> Global___NoiseEstimated:
+        """The noise of the baseline is known."""
+
+    @_builtins.property
+    def gain_checked(self) -> Global___GainChecked:
+        """A small gain was checked on a second seed."""
+
     def __init__(
         self,
         *,
@@ -1475,12 +1795,16 @@ class TraceEvent(_message.Message):
         lessons_compared: Global___LessonsCompared | None = ...,
         pause_requested: Global___PauseRequested | None = ...,
         mechanisms_conflicted: Global___MechanismsConflicted | None = ...,
+        trial_remeasured: Global___TrialRemeasured | None = ...,
+        early_stop_judged: Global___EarlyStopJudged | None = ...,
+        noise_estimated: Global___NoiseEstimated | None = ...,
+        gain_checked: Global___GainChecked | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["availability_changed", b"availability_changed", "checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "mechanisms_conflicted", b"mechanisms_conflicted", "model_called", b"model_called", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["availability_changed", b"availability_changed", "checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "early_stop_judged", b"early_stop_judged", "event", b"event", "gain_checked", b"gain_checked", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "mechanisms_conflicted", b"mechanisms_conflicted", "model_called", b"model_called", "noise_estimated", b"noise_estimated", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_remeasured", b"trial_remeasured", "trial_started", b"trial_started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability_changed", b"availability_changed", "checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "event", b"event", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "mechanisms_conflicted", b"mechanisms_conflicted", "model_called", b"model_called", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_started", b"trial_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["availability_changed", b"availability_changed", "checkpoint_reached", b"checkpoint_reached", "decision_changed", b"decision_changed", "early_stop_judged", b"early_stop_judged", "event", b"event", "gain_checked", b"gain_checked", "hooks_counted", b"hooks_counted", "lessons_cited", b"lessons_cited", "lessons_compared", b"lessons_compared", "lessons_shown", b"lessons_shown", "lessons_written", b"lessons_written", "mechanism_installed", b"mechanism_installed", "mechanism_rejected", b"mechanism_rejected", "mechanism_replayed", b"mechanism_replayed", "mechanism_suspended", b"mechanism_suspended", "mechanism_uninstalled", b"mechanism_uninstalled", "mechanisms_conflicted", b"mechanisms_conflicted", "model_called", b"model_called", "noise_estimated", b"noise_estimated", "pause_requested", b"pause_requested", "proposal_failed", b"proposal_failed", "remarked", b"remarked", "run", b"run", "run_confirmed", b"run_confirmed", "run_created", b"run_created", "run_state_changed", b"run_state_changed", "search_config_updated", b"search_config_updated", "sequence", b"sequence", "task_changed", b"task_changed", "task_misbehaved", b"task_misbehaved", "time", b"time", "trial_decided", b"trial_decided", "trial_evaluated", b"trial_evaluated", "trial_progressed", b"trial_progressed", "trial_proposed", b"trial_proposed", "trial_rejected", b"trial_rejected", "trial_remeasured", b"trial_remeasured", "trial_started", b"trial_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed", "availability_changed", "task_misbehaved", "task_changed", "lessons_written", "lessons_cited", "lessons_compared", "pause_requested", "mechanisms_conflicted"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_created", "run_state_changed", "trial_proposed", "trial_rejected", "trial_started", "trial_progressed", "trial_evaluated", "trial_decided", "proposal_failed", "search_config_updated", "mechanism_installed", "mechanism_rejected", "mechanism_suspended", "mechanism_uninstalled", "decision_changed", "hooks_counted", "model_called", "checkpoint_reached", "run_confirmed", "lessons_shown", "remarked", "mechanism_replayed", "availability_changed", "task_misbehaved", "task_changed", "lessons_written", "lessons_cited", "lessons_compared", "pause_requested", "mechanisms_conflicted", "trial_remeasured", "early_stop_judged", "noise_estimated", "gain_checked"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -2515,3 +2839,167 @@ class MechanismsConflicted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MechanismsConflicted: _TypeAlias = MechanismsConflicted  # noqa: Y015
+
+@_typing.final
+class TrialRemeasured(_message.Message):
+    """A trial's configuration was measured again, at full budget. The trial's own metric stays what it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the trial."""
+    purpose: Global___RemeasurePurpose.ValueType
+    """Why."""
+    seed: _builtins.int
+    """Seed of the evaluation."""
+    split: _common_pb2.Split.ValueType
+    """Data that was measured on."""
+    @_builtins.property
+    def result(self) -> _task_pb2.EvaluationResult:
+        """What the task said."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        purpose: Global___RemeasurePurpose.ValueType = ...,
+        seed: _builtins.int = ...,
+        split: _common_pb2.Split.ValueType = ...,
+        result: _task_pb2.EvaluationResult | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "purpose", b"purpose", "result", b"result", "seed", b"seed", "split", b"split"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrialRemeasured: _TypeAlias = TrialRemeasured  # noqa: Y015
+
+@_typing.final
+class EarlyStopJudged(_message.Message):
+    """The early stopping rule spoke against a running trial."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    FRACTION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    CURVES_FIELD_NUMBER: _builtins.int
+    STOPPED_FIELD_NUMBER: _builtins.int
+    BOUND_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the trial."""
+    rule: Global___EarlyStoppingRule.ValueType
+    """The rule that spoke."""
+    fraction: _builtins.float
+    """Share of the budget that the trial had spent."""
+    value: _builtins.float
+    """Its newest intermediate value."""
+    prediction: _builtins.float
+    """What the rule predicts: the best intermediate value so far (MEDIAN), or the metric at the full budget (LEARNING_CURVE)."""
+    threshold: _builtins.float
+    """What it had to reach: the median at this share (MEDIAN), or the incumbent's metric (LEARNING_CURVE)."""
+    curves: _builtins.int
+    """Finished curves that the rule looked at."""
+    stopped: _builtins.bool
+    """Whether the evaluation was stopped. False: it was drawn for the audit and runs to the end."""
+    bound: _builtins.float
+    """LEARNING_CURVE: the hopeful end of the prediction's interval; this is what is held against the threshold."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        rule: Global___EarlyStoppingRule.ValueType = ...,
+        fraction: _builtins.float = ...,
+        value: _builtins.float = ...,
+        prediction: _builtins.float = ...,
+        threshold: _builtins.float = ...,
+        curves: _builtins.int = ...,
+        stopped: _builtins.bool = ...,
+        bound: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "bound", b"bound"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bound", b"_bound", "bound", b"bound", "curves", b"curves", "fraction", b"fraction", "number", b"number", "prediction", b"prediction", "rule", b"rule", "stopped", b"stopped", "threshold", b"threshold", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__bound: _TypeAlias = _typing.Literal["bound"]  # noqa: Y015
+    _WhichOneofArgType__bound: _TypeAlias = _typing.Literal["_bound", b"_bound"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__bound) -> _WhichOneofReturnType__bound | None: ...
+
+Global___EarlyStopJudged: _TypeAlias = EarlyStopJudged  # noqa: Y015
+
+@_typing.final
+class NoiseEstimated(_message.Message):
+    """The baseline was measured again on fresh seeds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FLOOR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def floor(self) -> Global___NoiseFloor:
+        """The result."""
+
+    def __init__(
+        self,
+        *,
+        floor: Global___NoiseFloor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["floor", b"floor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["floor", b"floor"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NoiseEstimated: _TypeAlias = NoiseEstimated  # noqa: Y015
+
+@_typing.final
+class GainChecked(_message.Message):
+    """A gain below the noise floor's threshold was checked on a second seed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    INCUMBENT_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    FIRST_GAIN_FIELD_NUMBER: _builtins.int
+    SECOND_GAIN_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Number of the trial."""
+    incumbent: _builtins.int
+    """Number of the incumbent that it was compared with."""
+    seed: _builtins.int
+    """The second seed, the same for both."""
+    first_gain: _builtins.float
+    """Gain over the incumbent on the run's seed, positive is better, in the objective's unit."""
+    second_gain: _builtins.float
+    """Gain on the second seed; absent when one of the two could not be measured there."""
+    held: _builtins.bool
+    """Whether the gain held: the trial was better on the second seed too."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        incumbent: _builtins.int = ...,
+        seed: _builtins.int = ...,
+        first_gain: _builtins.float = ...,
+        second_gain: _builtins.float | None = ...,
+        held: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_second_gain", b"_second_gain", "second_gain", b"second_gain"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_second_gain", b"_second_gain", "first_gain", b"first_gain", "held", b"held", "incumbent", b"incumbent", "number", b"number", "second_gain", b"second_gain", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__second_gain: _TypeAlias = _typing.Literal["second_gain"]  # noqa: Y015
+    _WhichOneofArgType__second_gain: _TypeAlias = _typing.Literal["_second_gain", b"_second_gain"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__second_gain) -> _WhichOneofReturnType__second_gain | None: ...
+
+Global___GainChecked: _TypeAlias = GainChecked  # noqa: Y015
