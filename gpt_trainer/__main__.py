@@ -28,6 +28,7 @@ from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceErr
 from service_kit.parameters import Outcome, Split, Value, parse_value
 from service_kit.server import complain, parse_address
 from service_kit.settings import PathSettings
+from service_kit.settings_file import apply_config_file
 
 app = typer.Typer(
     help="Karpathy's GPT pre-training benchmark: one training run, or a task for a search.",
@@ -72,6 +73,13 @@ def _polite(command: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
             raise typer.Exit(complain(error)) from None
 
     return wrapped
+
+
+@app.callback()
+@_polite
+def settings() -> None:
+    """Karpathy's GPT pre-training benchmark: one training run, or a task for a search."""
+    apply_config_file()
 
 
 @app.command()

@@ -30,6 +30,7 @@ from service_kit.security.limits import MAX_STREAMS, StreamLimit
 from service_kit.security.tls import ServerTls
 from service_kit.security.tokens import Tokens
 from service_kit.settings import ServerNetworkSettings
+from service_kit.settings_file import apply_config_file
 from service_kit.status import ErrorInterceptor
 
 MESSAGE_BYTES = 16 * 2**20
@@ -247,6 +248,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     Exit codes: 2 for wrong input, 1 for any other catalogue error, 130 after Ctrl-C.
     """
     try:
+        apply_config_file()
         asyncio.run(main)
     except (ServiceError, InvalidConfiguration) as error:
         sys.exit(complain(error))

@@ -17,6 +17,7 @@ BILEVEL_PRICE_OUTPUT     (unknown)                                  price of a m
 BILEVEL_PRICES           (none)                                     TOML file of prices by model, see docs/models.md
 BILEVEL_RECORD           (none)                                     folder that receives every conversation
 BILEVEL_REPLAY           (none)                                     folder of a recording that answers instead
+BILEVEL_CONFIG           ~/.config/bilevel/config.toml              file with settings of these names, see settings_file
 BILEVEL_HOME             ~/.local/share/bilevel                     databases, reports, libraries
 BILEVEL_CACHE            ~/.cache/bilevel                           what can be made again: tokenised data
 BILEVEL_DATABASE         (a file under BILEVEL_HOME)                SQLAlchemy URL of a service's database
@@ -240,6 +241,7 @@ def _lower_first(sentence: str) -> str:
 
 KNOWN_VARIABLES = frozenset(
     {
+        "BILEVEL_CONFIG",
         "BILEVEL_INNER",
         "BILEVEL_OUTER",
         "BILEVEL_LOG_FORMAT",

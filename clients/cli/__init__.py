@@ -6,6 +6,7 @@ import typer
 
 from clients.cli import (
     ablate,
+    config,
     conform,
     demo,
     demo_memory,
@@ -19,7 +20,7 @@ from clients.cli import (
     serve,
     trace,
 )
-from clients.cli.execution import EXIT_CODES
+from clients.cli.execution import EXIT_CODES, polite
 
 app = typer.Typer(
     name="bilevel",
@@ -29,6 +30,17 @@ app = typer.Typer(
     help="Autoresearch that researches itself: search over a task, and over the way of searching, while it runs.",
     epilog=EXIT_CODES,
 )
+
+
+@app.callback()
+@polite
+def settings(context: typer.Context) -> None:
+    """What holds for every command: settings that a file gives, where the environment does not."""
+    from service_kit.settings_file import apply_config_file
+
+    context.obj = apply_config_file()
+
+
 app.command(name="demo", epilog=EXIT_CODES)(demo.demo)
 app.command(name="demo-memory", epilog=EXIT_CODES)(demo_memory.demo_memory)
 app.command(name="run", epilog=EXIT_CODES)(run.run)
@@ -40,6 +52,7 @@ app.add_typer(library.app, name="library")
 app.add_typer(conform.app, name="conform")
 app.add_typer(trace.app, name="trace")
 app.add_typer(serve.app, name="serve")
+app.add_typer(config.app, name="config")
 app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
 app.command(name="certs", epilog=EXIT_CODES)(security.certs)
 app.add_typer(security.tokens_app, name="tokens")

@@ -1,0 +1,62 @@
+"""``bilevel config``: which settings hold, and where each comes from."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import asdict, dataclass
+
+import typer
+
+from clients.cli.execution import EXIT_CODES, polite
+from clients.cli.options import JsonOption
+
+app = typer.Typer(no_args_is_help=True, help="Settings: which hold, and where each comes from.")
+
+_SECRET = re.compile(r"API_KEY$|_TOKEN$")
+_ROW = re.compile(r"^([A-Z][A-Z_]+) +(.+?) {2,}(.+)$", re.MULTILINE)
+_PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s/]+(?=@)")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting as it holds in this process."""
+
+    name: str
+    value: str
+    """As it was given, secrets hidden; the default in words where nothing gave it."""
+    origin: str
+    """``environment``, ``file`` or ``default``."""
+    meaning: str
+
+
+@app.command(epilog=EXIT_CODES)
+@polite
+def show(context: typer.Context, json: JsonOption = False) -> None:
+    """Every setting with its value, its origin and its meaning; secrets are hidden."""
+    from service_kit.settings_file import config_path
+
+    settings = _settings(context.obj)
+    if json:
+        from clients.cli.resources import print_json
+
+        print_json([asdict(setting) for setting in settings])
+        return
+    path = config_path()
+    typer.echo(f"file: {path}{'' if path.exists() else ' (there is none)'}\n")
+    for setting in settings:
+        marked = {"environment": "bright_white", "file": "bright_white", "default": None}[setting.origin]
+        typer.echo(f"{typer.style(setting.name, fg=marked):<24} {setting.value}")
+        typer.echo(f"{'':<24} {setting.origin}; {setting.meaning}")
+
+
+def _settings(from_file: frozenset[str]) -> list[Setting]:
+    from service_kit import settings
+
+    found = []
+    for name, default, meaning in _ROW.findall(settings.__doc__ or ""):
+        given = os.environ.get(name, "")
+        origin = ("file" if name in from_file else "environment") if given else "default"
+        shown = "(hidden)" if _SECRET.search(name) else _PASSWORD.sub(r"\1***", given)
+        found.append(Setting(name, shown if given else default.strip(), origin, meaning))
+    return found
