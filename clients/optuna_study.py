@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from clients.inner import InnerClient
     from clients.report.record import RunRecord
 
-Categories = Mapping[str, Sequence[Any]]
-
 
 def to_optuna(record: RunRecord, *, storage: Any = None, study_name: str | None = None) -> optuna.Study:
     """The run as a new study.

@@ -31,12 +31,12 @@ class Desk:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def run(self, command: Sequence[str], timeout: float = 110) -> str:
+    def run(self, command: Sequence[str], timeout: float = 110, **environment: str) -> str:
         """What the command prints; it must end well."""
         done = subprocess.run(
             command,
             cwd=self.folder,
-            env=self._environment,
+            env=self._environment | environment,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -45,12 +45,12 @@ class Desk:
         assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def serve(self, command: Sequence[str]) -> None:
+    def serve(self, command: Sequence[str], **environment: str) -> None:
         """Start a command that stays, and wait for its first line that says where it listens."""
         process = subprocess.Popen(
             command,
             cwd=self.folder,
-            env=self._environment,
+            env=self._environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

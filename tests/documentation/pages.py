@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-_SAVE = re.compile(r"Save this as `([\w.-]+)`[^`]*\Z", re.DOTALL)
+_SAVE = re.compile(r"[Ss]ave this as `([\w.-]+)`[^`]*\Z", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def test_every_python_block_is_python_and_every_saved_file_is_used() -> None:
             ast.parse(block.text)
     assert [block.file for block in blocks(PAGE) if block.file] == [
         "hashing.py",
+        "tasks.toml",
         "sine.py",
         "pieces.mjs",
         "buf.gen.yaml",
@@ -59,6 +60,36 @@ def test_the_first_task_is_tried_described_served_and_searched(desk: Desk) -> No
     summary = json.loads(desk.run(search(run)))
     assert (summary["state"], summary["trials"], summary["levels"]) == ("finished", 3, "1 + 1.5 + 2")
     assert summary["confirmation_seeds"] == 1
+
+
+@pytest.mark.long
+def test_the_task_on_another_machine_is_reached_with_tls_and_a_token(desk: Desk) -> None:
+    saved(desk)
+    certs, token, serve = next(block.commands for block in blocks(PAGE) if not block.language and "certs" in block.text)
+    serve_inner, run = following(PAGE, "tasks.toml").commands
+    here = {"gpu7.example.org": "localhost", "0.0.0.0": "127.0.0.1", ":7500": f":{free_port()}"}
+
+    def local(text: str) -> str:
+        for documented, actual in here.items():
+            text = text.replace(documented, actual)
+        return text
+
+    desk.run([local(word) for word in certs])
+    (desk.folder / "hashing.token").write_text(desk.run(token))
+    (desk.folder / "tasks.toml").write_text(local((desk.folder / "tasks.toml").read_text()))
+    variables = dict(word.split("=", 1) for word in serve if word.startswith("BILEVEL_"))
+    desk.serve([local(word) for word in serve if not word.startswith("BILEVEL_")], **variables)
+
+    model, inner = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    desk.serve([".venv/bin/bilevel", "serve", "researcher", "--listen", model])
+    endpoint = {"OPENAI_BASE_URL": f"http://{model}/v1", "BILEVEL_MODEL": "scripted-researcher"}
+    desk.serve([*serve_inner, "--listen", inner], **endpoint)
+    summary = json.loads(desk.run(search([*run, "--inner", inner])))
+    assert (summary["task"], summary["state"], summary["trials"]) == ("hashing", "finished", 3)
+
+    (desk.folder / "hashing.token").write_text("revoked\n")
+    with pytest.raises(AssertionError, match="token"):
+        desk.run(search([*run, "--inner", inner]))
 
 
 @pytest.mark.long
