@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 BUF := $(VENV)/node_modules/.bin/buf
+RELEASED := proto/released.binpb
 PACKAGES := service_kit mechanisms gpt_trainer inner_service outer_service clients
 
-.PHONY: help setup demo demo-memory test test-long attacks chaos chaos-short lint format proto proto-check revision buf clean
+.PHONY: help setup demo demo-memory test test-long attacks chaos chaos-short lint format proto proto-check revision buf proto-release clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -69,8 +70,12 @@ revision: $(READY) ## Write the next database revision: SERVICE=inner MESSAGE="w
 	$(BIN)/python -m service_kit.migrations $(SERVICE)_service.tables "$(MESSAGE)"
 	$(BIN)/ruff format --quiet $(SERVICE)_service/versions
 
-buf: $(READY) $(BUF) ## buf lint
+buf: $(READY) $(BUF) ## buf lint, and buf breaking against the contract as last released
 	$(BUF) lint proto
+	$(BUF) breaking proto --against $(RELEASED)
+
+proto-release: $(READY) $(BUF) ## Write the contract's image as part of a release: what buf breaking compares with from then on
+	$(BUF) build proto --exclude-source-info --output $(RELEASED)
 
 clean: ## Remove .venv and everything generated
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist
