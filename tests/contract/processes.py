@@ -42,7 +42,7 @@ async def served(
 
 def npm(source: Path, cache: pytest.Cache, *scripts: Sequence[str]) -> Path:
     """A copy of a Node.js project, with its packages as the lock file says, once for each state of its files."""
-    files = [file for file in sorted(source.iterdir()) if file.is_file()]
+    files = [file for file in sorted(source.iterdir()) if file.is_file() and file.suffix != ".md"]
     state = hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()[:16]
     folder = cache.mkdir(f"node-{state}")
     if not (folder / "ready").exists():

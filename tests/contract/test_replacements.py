@@ -129,6 +129,7 @@ async def test_our_outer_service_keeps_the_protocol_over_it(replaced: Replaced) 
     assert "OUTER-4.3" in {finding.clause for finding in examination.of(Verdict.HOLDS)}
 
 
+@pytest.mark.timeout(300)
 async def test_a_client_in_typescript_is_generated_and_follows_a_run(
     replaced: Replaced, pytestconfig: pytest.Config
 ) -> None:
