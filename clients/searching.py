@@ -24,6 +24,13 @@ _CAMPAIGN_PATIENCE = 10.0
 """Seconds that a campaign gets to finish after its run has."""
 
 
+CONTROLS = {
+    "": outer_pb2.CONTROL_UNSPECIFIED,
+    "noop": outer_pb2.CONTROL_NOOP,
+    "restart": outer_pb2.CONTROL_RESTART,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
     """What to search for, and on which levels."""
@@ -44,6 +51,12 @@ class SearchPlan:
     """Trials after which a new mechanism is judged; 0 is mechanism_every."""
     library: bool = True
     """Whether level 2 is offered the library of earlier searches' mechanisms."""
+    concurrent: bool = False
+    """Whether the run goes on while the outer loop thinks."""
+    control: str = ""
+    """``noop`` or ``restart`` in place of level 2's research; empty for real research."""
+    recursion: bool = False
+    """Whether level 2 may propose a change of its own procedure when the run has ended."""
     max_tokens: int = 0
     """Limit for each loop; 0 is none."""
     lessons: bool = False
@@ -54,6 +67,8 @@ class SearchPlan:
     def spec(self) -> trace_pb2.RunSpec:
         """The run's side of the plan."""
         every = self.configuration_every if "1.5" in self.levels else self.mechanism_every if self.levels else 0
+        if self.concurrent:
+            every = 0
         spec = trace_pb2.RunSpec(
             task=self.task,
             max_trials=self.trials,
@@ -76,11 +91,22 @@ class SearchPlan:
             levels=[LEVELS[level] for level in self.levels],
             configuration_every=self.configuration_every,
             mechanism_every=self.mechanism_every,
-            mode=outer_pb2.CAMPAIGN_MODE_SYNCHRONOUS,
+            mode=outer_pb2.CAMPAIGN_MODE_CONCURRENT if self.concurrent else outer_pb2.CAMPAIGN_MODE_SYNCHRONOUS,
+            control=CONTROLS[self.control],
+            recursion=self.recursion,
             probation_trials=self.probation_trials,
             library=outer_pb2.LIBRARY_USE_OFFERED if self.library else outer_pb2.LIBRARY_USE_NONE,
             max_tokens=self.max_tokens,
         )
+
+
+def read_control(text: str, levels: tuple[str, ...]) -> str:
+    """A control from what a person typed. Raises :class:`InvalidArgument`, also where level 2 is missing."""
+    if text not in CONTROLS:
+        raise InvalidArgument.of("--control", f"must be noop or restart; got {text!r}")
+    if text and "2" not in levels:
+        raise InvalidArgument.of("--control", "takes the place of level 2: --levels must hold 2")
+    return text
 
 
 def read_levels(text: str) -> tuple[str, ...]:

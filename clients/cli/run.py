@@ -46,6 +46,18 @@ async def run(
     compare_lessons: Annotated[
         bool, typer.Option(help="Ask for every proposal a second time without lessons: measures what they change.")
     ] = False,
+    concurrent: Annotated[
+        bool, typer.Option("--concurrent", help="Let the run go on while the levels above 1 think.")
+    ] = False,
+    library: Annotated[
+        bool, typer.Option("--library/--no-library", help="Offer mechanisms of earlier searches to level 2.")
+    ] = True,
+    control: Annotated[
+        str, typer.Option(help="noop or restart in place of level 2's research, so that effects can be told apart.")
+    ] = "",
+    recursion: Annotated[
+        bool, typer.Option("--recursion", help="Let level 2 propose a change of its own research procedure at the end.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Start it, print its name and leave.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Start all services here and stop them at the end.")] = False,
     tasks: Annotated[
@@ -66,7 +78,7 @@ async def run(
     a run on a service running (`bilevel watch`, `bilevel cancel`) and stops everything that --local started.
     """
     from clients.cli.resources import check_folder, split_settings
-    from clients.searching import SearchPlan, read_levels
+    from clients.searching import SearchPlan, read_control, read_levels
     from service_kit.errors import InvalidArgument
 
     if local and detach:
@@ -79,6 +91,10 @@ async def run(
         levels=above,
         lessons=bool(above) if lessons is None else lessons,
         compare_lessons=compare_lessons,
+        concurrent=concurrent,
+        library=library,
+        control=read_control(control, above),
+        recursion=recursion,
         title=name,
         parallelism=parallel,
         confirmation_seeds=confirm,

@@ -1,6 +1,9 @@
 """The library: what is remembered, what is offered and tried again, and what goes in and out as files."""
 
+import asyncio
 import json
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,7 +13,7 @@ from typing import Any
 import pytest
 from bilevel.v1 import outer_pb2 as pb
 
-from clients.library_files import read, story, write
+from clients.library_files import read, story
 from clients.outer import OuterClient
 from mechanisms import standard
 from outer_service import library
@@ -87,13 +90,26 @@ def of_kind(events: list[Any], kind: str) -> list[Any]:
     return [getattr(event, kind) for event in events if event.WhichOneof("event") == kind]
 
 
-async def searched(services: Any, outer: Any, task: str, trials: int = 20, **policy: Any) -> tuple[list[Any], str]:
+async def bilevel(*arguments: str) -> str:
+    """What ``bilevel library`` says, on both streams."""
+    command = [sys.executable, "-c", "from clients.cli import main; main()", "library", *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env={**os.environ, "COLUMNS": "200"}
+    )
+    said, _ = await process.communicate()
+    return said.decode()
+
+
+async def searched(services: Any, outer: Any, task: str, trials: int = 16, **policy: Any) -> tuple[list[Any], str]:
     run = await services.run(trials=trials, task=task)
-    campaign = await outer.campaign(run, levels=[pb.LEVEL_CONFIGURATION, pb.LEVEL_MECHANISM], **policy)
+    levels = [pb.LEVEL_CONFIGURATION, pb.LEVEL_MECHANISM]
+    campaign = await outer.campaign(run, levels=levels, probation_trials=5, **policy)
     await services.start(run)
     return await outer.events(campaign.name), run
 
 
+@pytest.mark.long
+@pytest.mark.timeout(300)
 @pytest.mark.asyncio(loop_scope="module")
 async def test_what_stayed_is_tried_again_on_another_task_and_goes_out_and_in_as_a_file(
     services: Any, outer_service: Callable[..., Any], tmp_path: Path
@@ -134,8 +150,16 @@ async def test_what_stayed_is_tried_again_on_another_task_and_goes_out_and_in_as
         [known] = await client.list_library_entries()
         assert len(known.trials) == 3
 
+        listed = await bilevel("list", "--outer", outer.address, "--json")
+        assert [entry["title"] for entry in json.loads(listed)] == ["opposite-direction"]
+        assert "opposite-direction" in await bilevel("list", "--task", "second-valley", "--outer", outer.address)
+        shown = await bilevel("show", known.name.removeprefix("libraryEntries/")[:10], "--outer", outer.address)
+        assert known.trials[1].verdicts[0].reason in shown
+        assert "(scripted, no evidence for the method)" in shown
+        assert "Titles in the library: opposite-direction" in await bilevel("show", "x", "--outer", outer.address)
         file = tmp_path / "library.json"
-        write(file, [known])
+        assert await bilevel("export", "--out", str(file), "--outer", outer.address) == f"1 written to {file}\n"
+        assert read(file) == [known]
     async with outer_service("other-library") as outer, OuterClient(outer.address) as client:
         [given] = read(file)
         taken, created = await client.import_library_entry(given)
@@ -146,10 +170,13 @@ async def test_what_stayed_is_tried_again_on_another_task_and_goes_out_and_in_as
         assert "as the imported file says; not measured here" in story(taken)
         again, created = await client.import_library_entry(given)
         assert (again, created) == (taken, False)
+        assert (await bilevel("import", str(file), "--outer", outer.address)).startswith("known already: opposite-dir")
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_an_import_is_compiled_in_the_sandbox_and_refused_with_the_findings(scripted_outer: Any) -> None:
+async def test_an_import_is_compiled_in_the_sandbox_and_refused_with_the_findings(
+    scripted_outer: Any, tmp_path: Path
+) -> None:
     async with OuterClient(scripted_outer.address) as client:
         before = len(await client.list_library_entries())
         for source, said in (
@@ -172,6 +199,15 @@ async def test_an_import_is_compiled_in_the_sandbox_and_refused_with_the_finding
         with pytest.raises(RemoteError, match=r"entry.trials\[0\].verdicts\[0\].verdict"):
             await client.import_library_entry(pb.LibraryEntry(source=plain, trials=[trial]))
         assert len(await client.list_library_entries()) == before + 1
+        file = tmp_path / "Quiet_One.py"
+        file.write_text(plain)
+        assert (await bilevel("import", str(file), "--outer", scripted_outer.address)).startswith(
+            "imported: quiet-one ("
+        )
+        shown = await bilevel("show", "quiet-one", "--outer", scripted_outer.address)
+        assert shown.startswith("quiet-one: Quiet.\n")
+        assert "imported, by a person" in shown
+        assert plain in shown
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,12 @@ GOOD = '''class Mechanism:
             return []
         return [Candidate(changes=changes, hypothesis="halve it")]
 '''
+IDLING = '''class Mechanism:
+    """Idling: propose what cannot be better."""
+
+    def propose(self, view, count):
+        return [Candidate(changes={"WEIGHT_DECAY": 1.0 + 0.01 * len(view.history)}, hypothesis="worse")]
+'''
 BROKEN = "import os\n\nclass Mechanism:\n    def observe(self, trial):\n        os.remove('x')\n"
 INERT = 'class Mechanism:\n    """Idle."""\n\n    def veto(self, view, candidate):\n        return None\n'
 IDLE = {"observation": "nothing", "strategy": "", "guidance": ""}
@@ -66,6 +72,29 @@ async def watched(services: Any, outer: Any, trials: int = 11, checkpoint: int =
     campaign = await outer.campaign(run, **policy)
     await services.start(run)
     return await outer.events(campaign.name), run
+
+
+async def test_what_answers_nothing_is_replaced_at_once_and_the_next_session_is_told(
+    services: Any, outer: Any, model_endpoint: Any
+) -> None:
+    model_endpoint.answers = {**dialogue(IDLING), "analyse": [IDLE]}
+    events, run = await watched(
+        services, outer, trials=16, checkpoint=5, levels=[pb.LEVEL_CONFIGURATION, *MECHANISM], probation_trials=5
+    )
+    verdict, *_ = of_kind(events, "verdict_reached")
+    assert (verdict.mechanism, verdict.verdict, verdict.decided_trials) == ("bold-move", pb.VERDICT_REPLACE, 15)
+    assert verdict.changed_decisions > 0
+    assert (verdict.before_after.successes_with, verdict.before_after.trials_with) == (0, 5)
+    assert not verdict.HasField("touched")  # it proposed all five: there is nothing to compare with
+    first, second, *_ = of_kind(events, "research_started")
+    assert (list(first.replaces), first.after_trial) == ([], 10)
+    assert (list(second.replaces), second.after_trial) == (["bold-move"], 15)
+    explored = [messages[-1]["content"] for purpose, messages in model_endpoint.asked if purpose == "explore"]
+    assert "The last verdict removed bold-move" in explored[-1]
+    removed = [
+        e.mechanism_uninstalled for e in await services.trace(run) if e.WhichOneof("event") == "mechanism_uninstalled"
+    ]
+    assert [(gone.mechanism.rpartition("/")[2], gone.reason) for gone in removed] == [("bold-move", verdict.reason)]
 
 
 async def test_a_broken_mechanism_is_repaired_with_the_gates_report(
