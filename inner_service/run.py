@@ -12,8 +12,11 @@ from inner_service.noise import NoiseFloor, NoiseRule
 from inner_service.task import TaskDescription
 from mechanisms.interface import Origin, SearchView, TrialRecord
 from service_kit.llm.usage import Usage
+from service_kit.once import once_each
 from service_kit.parameters import Outcome, Split, Value
 
+REMEMBERED = 20_000
+"""Trials, of all runs, whose forms for mechanisms and prompts are kept; a decided trial never changes."""
 Values = dict[str, Value]
 """A configuration, or changes of one, as it is stored."""
 
@@ -161,6 +164,7 @@ class Trial:
         """Whether it was measured at full budget, so that its metric can be compared with others."""
         return self.outcome is Outcome.SUCCEEDED and self.budget_fraction == 1.0
 
+    @once_each(REMEMBERED)
     def record(self) -> TrialRecord:
         """The trial as mechanisms and prompts see it."""
         decided = {TrialState.KEPT: True, TrialState.DISCARDED: False}

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from inner_service.lessons.lesson import Lesson
-from inner_service.run import Search, Trial, TrialState
+from inner_service.run import REMEMBERED, Search, Trial, TrialState
 from mechanisms.fence import fenced
 from mechanisms.interface import Candidate
 from mechanisms.tallies import tallies
 from service_kit.llm.failures import Message
 from service_kit.llm.prompts import Detail, Templates, first, fitting, shortened
+from service_kit.once import once_each
 from service_kit.parameters import Kind, Parameter, Value, brief, configuration_to_json, value_to_json
 
 TEMPLATES = Templates(Path(__file__).with_name("prompts"))
@@ -156,6 +157,7 @@ def _under_way(search: Search, trial: Trial) -> dict[str, Any]:
     return {"number": trial.number, "changes": configuration_to_json(changes), "hypothesis": trial.hypothesis}
 
 
+@once_each(REMEMBERED)
 def _trial(trial: Trial) -> dict[str, Any]:
     data = trial.record().to_json()
     del data["configuration"]

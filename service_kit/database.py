@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
+from pydantic_core import from_json, to_json
 from sqlalchemy import Connection, DateTime, Dialect, Executable, Row, Table, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
@@ -66,12 +67,13 @@ class Database:
     def __init__(self, url: URL) -> None:
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
+        json: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": from_json}
         if self.is_sqlite:
-            self._engine = create_async_engine(url)
+            self._engine = create_async_engine(url, **json)
             self._reading_engine = self._engine
         else:
             arguments = {"connect_timeout": CONNECT_SECONDS}
-            self._engine = create_async_engine(url, pool_pre_ping=True, pool_size=10, connect_args=arguments)
+            self._engine = create_async_engine(url, pool_pre_ping=True, pool_size=10, connect_args=arguments, **json)
             self._reading_engine = self._engine.execution_options(isolation_level="REPEATABLE READ")
         self._writing_engine = self._engine.execution_options(**{_WRITES: True})
         self._one_writer = asyncio.Lock() if self.is_sqlite else nullcontext()
@@ -220,6 +222,10 @@ class Database:
             raise RuntimeError("this needs a connection from Database.transaction(), or a session bound to one")
         hooks.append(hook)
         return connection
+
+
+def _to_json(value: Any) -> str:
+    return to_json(value, inf_nan_mode="constants").decode()
 
 
 def _failed(use: str, error: Exception) -> StorageFailed:

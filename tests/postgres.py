@@ -31,7 +31,9 @@ class PostgresServer:
     Root may not run PostgreSQL: then it runs as the user ``postgres`` or, without that one, as ``nobody``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        """With ``durable`` a commit waits for the disk, as it does outside of tests."""
+        self._durable = durable
         found = binaries()
         assert found is not None, "PostgreSQL is not installed"
         self._binaries = found
@@ -55,7 +57,7 @@ class PostgresServer:
             "listen_addresses": "",
             "unix_socket_directories": self.folder,
             "max_connections": 200,
-            "fsync": "off",  # the machine does not lose power in a test
+            "fsync": "on" if self._durable else "off",  # the machine does not lose power in a test
             "shared_buffers": "32MB",
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

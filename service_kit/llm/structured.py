@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -61,7 +62,7 @@ async def ask(
     :class:`ModelError` with the usage and the conversation so far; its kind is INVALID when no turn fitted, and
     BUDGET_SPENT when the next turn does not fit into the ``budget``.
     """
-    schema = answer_type.model_json_schema()
+    schema = _schema(answer_type)
     conversation = _with_schema(messages, schema)
     usage, latency = Usage(), 0.0
     for turn in range(repairs + 1):
@@ -98,7 +99,7 @@ def read(text: str, answer_type: type[T]) -> tuple[T | None, list[str]]:
     """
     problems: list[str] = []
     fitting: T | None = None
-    fields = answer_type.model_json_schema().get("properties", {}).keys()
+    fields = _schema(answer_type).get("properties", {}).keys()
     for candidate in objects(text):
         if isinstance(candidate, Ambiguous):
             problems = problems or [str(candidate)]
@@ -147,3 +148,9 @@ _COMPLAINTS = {
 def _complaint(problems: Sequence[str]) -> str:
     listed = "\n".join(f"- {problem}" for problem in problems[:20])
     return f"Your answer does not fit the schema:\n{listed}\nAnswer again with the complete corrected JSON object only."
+
+
+@cache
+def _schema(answer_type: type[BaseModel]) -> dict[str, Any]:
+    """Shared by all calls: nobody may change it."""
+    return answer_type.model_json_schema()
