@@ -157,6 +157,13 @@ class OuterClient:
                 break
         return entries
 
+    async def preview_prompt(
+        self, run: str, research_round: outer_pb2.ResearchRound.ValueType, context_tokens: int | None = None
+    ) -> outer_pb2.PreviewPromptResponse:
+        """What the model would get for a run as it is now; an unspecified round is level 1.5's analysis."""
+        request = outer_pb2.PreviewPromptRequest(run=run, round=research_round, context_tokens=context_tokens)
+        return await self.connection.call(self._stub.PreviewPrompt, request)
+
     async def get_library_entry(self, name: str) -> outer_pb2.LibraryEntry:
         """The library's entry ``name`` (``library/{entry}``). Raises RemoteError: NOT_FOUND."""
         request = outer_pb2.GetLibraryEntryRequest(name=name)

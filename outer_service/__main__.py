@@ -62,7 +62,15 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
     supervisor = Supervisor(store, inner, model, PatienceSettings.load().seconds, options.sandbox)
 
     def register(server: grpc.aio.Server) -> Iterable[str]:
-        servicer = OuterLoopServicer(store, inner, supervisor, draining, priced=model.priced, sandbox=options.sandbox)
+        servicer = OuterLoopServicer(
+            store,
+            inner,
+            supervisor,
+            draining,
+            priced=model.priced,
+            context_tokens=model_settings.context_tokens,
+            sandbox=options.sandbox,
+        )
         outer_pb2_grpc.add_OuterLoopServiceServicer_to_server(servicer, server)
         return [NAME]
 

@@ -20,6 +20,7 @@ from outer_service.campaign import (
     LibraryUse,
     Mode,
     Policy,
+    Round,
 )
 from outer_service.observed import ObservedRun
 from service_kit.errors import InvalidArgument, Violation
@@ -158,6 +159,16 @@ def check_checkpoint(run: ObservedRun, policy: Policy) -> None:
             [Violation(f"policy.{field}", said) for field in fields],
             hint=f"Create the run with checkpoint_every = {wanted}, or use CAMPAIGN_MODE_CONCURRENT with 0.",
         )
+
+
+def research_round(value: pb.ResearchRound.ValueType) -> Round | None:
+    """A round of research; None for level 1.5. Raises :class:`InvalidArgument` for an unknown one."""
+    if value == pb.RESEARCH_ROUND_UNSPECIFIED:
+        return None
+    try:
+        return Round(pb.ResearchRound.Name(value).removeprefix("RESEARCH_ROUND_").lower())
+    except ValueError:
+        raise InvalidArgument.of("round", f"must be a ResearchRound; got {value}") from None
 
 
 def request_id(text: str) -> str:

@@ -8,18 +8,21 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
+from bilevel.v1 import common_pb2, outer_pb2_grpc
 from bilevel.v1 import outer_pb2 as pb
-from bilevel.v1 import outer_pb2_grpc
 
 from mechanisms.sandbox.limits import SandboxPolicy
 from outer_service import events, names, requests
+from outer_service.digest import TEMPLATES
 from outer_service.importing import imported
 from outer_service.inner_client import InnerClient
 from outer_service.library_messages import imported_trials, library_entry_to_proto
+from outer_service.preview import preview
 from outer_service.store import Entry, Store
 from outer_service.supervisor import Supervisor
 from outer_service.translate import campaign_to_proto, entry_to_proto, sessions_to_proto
 from service_kit.errors import Draining, InvalidArgument, WrongState
+from service_kit.llm.tokens import estimate_messages
 from service_kit.server import RECONNECT_SECONDS
 
 NAME = "bilevel.v1.OuterLoopService"
@@ -42,6 +45,7 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
         draining: asyncio.Event,
         *,
         priced: bool,
+        context_tokens: int,
         sandbox: SandboxPolicy,
     ) -> None:
         self._store = store
@@ -49,6 +53,7 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
         self._supervisor = supervisor
         self._draining = draining
         self._priced = priced
+        self._context_tokens = context_tokens
         self._sandbox = sandbox
 
     async def CreateCampaign(  # noqa: N802
@@ -144,6 +149,21 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
         more = names.page_token(found[size - 1][0]) if len(found) > size else ""
         entries = [library_entry_to_proto(entry) for _, entry in found[:size]]
         return pb.ListLibraryEntriesResponse(entries=entries, next_page_token=more)
+
+    async def PreviewPrompt(  # noqa: N802
+        self, request: pb.PreviewPromptRequest, context: _Context
+    ) -> pb.PreviewPromptResponse:
+        name, round_ = names.run_name(request.run, "run"), requests.research_round(request.round)
+        limit = request.context_tokens if request.HasField("context_tokens") else self._context_tokens
+        if limit < 0:
+            raise InvalidArgument.of("context_tokens", f"must be at least 0, where 0 is no limit; got {limit}")
+        observation, description = await asyncio.gather(self._inner.observe(name), self._inner.describe(name))
+        messages = preview(round_, observation, description, limit)
+        return pb.PreviewPromptResponse(
+            messages=[common_pb2.ChatMessage(role=m.role, content=m.content) for m in messages],
+            estimated_tokens=estimate_messages(messages),
+            prompt_version=TEMPLATES.version,
+        )
 
     async def GetLibraryEntry(  # noqa: N802
         self, request: pb.GetLibraryEntryRequest, context: _Context

@@ -6,6 +6,7 @@ import typer
 
 from clients.cli import (
     ablate,
+    campaign,
     config,
     conform,
     demo,
@@ -14,6 +15,7 @@ from clients.cli import (
     lessons,
     library,
     mechanisms,
+    prompts,
     run,
     runs,
     security,
@@ -49,6 +51,8 @@ app.add_typer(runs.app)
 app.add_typer(mechanisms.app, name="mechanisms")
 app.add_typer(lessons.app, name="lessons")
 app.add_typer(library.app, name="library")
+app.add_typer(campaign.app, name="campaign")
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(conform.app, name="conform")
 app.add_typer(trace.app, name="trace")
 app.add_typer(serve.app, name="serve")

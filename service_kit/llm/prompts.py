@@ -50,6 +50,14 @@ class Templates:
         return self._environment.get_template(name).render(values).strip()
 
 
+def preview_text(messages: Sequence[Message], version: str) -> str:
+    """A prompt for people: every message as the model gets it, then its size. The schema of the answer comes on top."""
+    parts = [f"===== {message.role} =====\n{message.content}\n" for message in messages]
+    characters = sum(len(message.content) for message in messages)
+    size = f"{len(messages)} messages, {characters} characters, about {estimate_messages(messages)} tokens"
+    return "\n".join([*parts, f"===== {size}; prompts {version} =====\n"])
+
+
 @dataclass(frozen=True, slots=True)
 class Detail:
     """How much of a search a prompt shows; None is everything."""

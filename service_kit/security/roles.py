@@ -28,7 +28,7 @@ _READ = {
     ),
     "bilevel.v1.OuterLoopService": (
         "GetCampaign", "ListCampaigns", "WatchCampaign", "ListResearchSessions", "ListLibraryEntries",
-        "GetLibraryEntry",
+        "GetLibraryEntry", "PreviewPrompt",
     ),
     "grpc.reflection.v1alpha.ServerReflection": ("ServerReflectionInfo",),
     "grpc.reflection.v1.ServerReflection": ("ServerReflectionInfo",),

@@ -2254,3 +2254,67 @@ class ImportLibraryEntryResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportLibraryEntryResponse: _TypeAlias = ImportLibraryEntryResponse  # noqa: Y015
+
+@_typing.final
+class PreviewPromptRequest(_message.Message):
+    """Asks for a prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """Resource name of the run: runs/{run}."""
+    round: Global___ResearchRound.ValueType
+    """The round; unset is level 1.5's analysis. Rounds after the first are shown with made-up answers to the ones before."""
+    context_tokens: _builtins.int
+    """Longest prompt in estimated tokens; absent is what the service is configured with, 0 no limit."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        round: Global___ResearchRound.ValueType = ...,
+        context_tokens: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "context_tokens", b"context_tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "context_tokens", b"context_tokens", "round", b"round", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
+    _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_tokens) -> _WhichOneofReturnType__context_tokens | None: ...
+
+Global___PreviewPromptRequest: _TypeAlias = PreviewPromptRequest  # noqa: Y015
+
+@_typing.final
+class PreviewPromptResponse(_message.Message):
+    """A prompt."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    ESTIMATED_TOKENS_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    estimated_tokens: _builtins.int
+    """Their size in estimated tokens."""
+    prompt_version: _builtins.str
+    """Version of the prompt templates: the beginning of their SHA-256."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
+        """The messages; they say what was left out of them."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
+        estimated_tokens: _builtins.int = ...,
+        prompt_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimated_tokens", b"estimated_tokens", "messages", b"messages", "prompt_version", b"prompt_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewPromptResponse: _TypeAlias = PreviewPromptResponse  # noqa: Y015

@@ -85,6 +85,11 @@ class OuterLoopServiceStub:
                 request_serializer=bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryRequest.SerializeToString,
                 response_deserializer=bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryResponse.FromString,
                 _registered_method=True)
+        self.PreviewPrompt = channel.unary_unary(
+                '/bilevel.v1.OuterLoopService/PreviewPrompt',
+                request_serializer=bilevel_dot_v1_dot_outer__pb2.PreviewPromptRequest.SerializeToString,
+                response_deserializer=bilevel_dot_v1_dot_outer__pb2.PreviewPromptResponse.FromString,
+                _registered_method=True)
         self.ImportLibraryEntry = channel.unary_unary(
                 '/bilevel.v1.OuterLoopService/ImportLibraryEntry',
                 request_serializer=bilevel_dot_v1_dot_outer__pb2.ImportLibraryEntryRequest.SerializeToString,
@@ -166,6 +171,13 @@ class OuterLoopServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewPrompt(self, request, context):
+        """The prompt that the model would get for a run as it is now. Asks no model and changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ImportLibraryEntry(self, request, context):
         """Adds a mechanism from elsewhere. Its source is compiled in the sandbox and runs nowhere: it must pass the whole gate like any
         other when a campaign tries it. Fails with FAILED_PRECONDITION and the gate's findings when it is outside the language.
@@ -226,6 +238,11 @@ def add_OuterLoopServiceServicer_to_server(servicer, server):
                     servicer.GetLibraryEntry,
                     request_deserializer=bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryRequest.FromString,
                     response_serializer=bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryResponse.SerializeToString,
+            ),
+            'PreviewPrompt': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewPrompt,
+                    request_deserializer=bilevel_dot_v1_dot_outer__pb2.PreviewPromptRequest.FromString,
+                    response_serializer=bilevel_dot_v1_dot_outer__pb2.PreviewPromptResponse.SerializeToString,
             ),
             'ImportLibraryEntry': grpc.unary_unary_rpc_method_handler(
                     servicer.ImportLibraryEntry,
@@ -504,6 +521,33 @@ class OuterLoopService:
             '/bilevel.v1.OuterLoopService/GetLibraryEntry',
             bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryRequest.SerializeToString,
             bilevel_dot_v1_dot_outer__pb2.GetLibraryEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewPrompt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/bilevel.v1.OuterLoopService/PreviewPrompt',
+            bilevel_dot_v1_dot_outer__pb2.PreviewPromptRequest.SerializeToString,
+            bilevel_dot_v1_dot_outer__pb2.PreviewPromptResponse.FromString,
             options,
             channel_credentials,
             insecure,

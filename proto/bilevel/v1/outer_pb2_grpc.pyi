@@ -53,6 +53,8 @@ class OuterLoopServiceStub:
     """Every mechanism ever accepted, newest first."""
     GetLibraryEntry: _grpc.UnaryUnaryMultiCallable[_outer_pb2.GetLibraryEntryRequest, _outer_pb2.GetLibraryEntryResponse]
     """One entry of the library."""
+    PreviewPrompt: _grpc.UnaryUnaryMultiCallable[_outer_pb2.PreviewPromptRequest, _outer_pb2.PreviewPromptResponse]
+    """The prompt that the model would get for a run as it is now. Asks no model and changes nothing."""
     ImportLibraryEntry: _grpc.UnaryUnaryMultiCallable[_outer_pb2.ImportLibraryEntryRequest, _outer_pb2.ImportLibraryEntryResponse]
     """Adds a mechanism from elsewhere. Its source is compiled in the sandbox and runs nowhere: it must pass the whole gate like any
     other when a campaign tries it. Fails with FAILED_PRECONDITION and the gate's findings when it is outside the language.
@@ -83,6 +85,8 @@ class OuterLoopServiceAsyncStub(OuterLoopServiceStub):
     """Every mechanism ever accepted, newest first."""
     GetLibraryEntry: _aio.UnaryUnaryMultiCallable[_outer_pb2.GetLibraryEntryRequest, _outer_pb2.GetLibraryEntryResponse]  # type: ignore[assignment]
     """One entry of the library."""
+    PreviewPrompt: _aio.UnaryUnaryMultiCallable[_outer_pb2.PreviewPromptRequest, _outer_pb2.PreviewPromptResponse]  # type: ignore[assignment]
+    """The prompt that the model would get for a run as it is now. Asks no model and changes nothing."""
     ImportLibraryEntry: _aio.UnaryUnaryMultiCallable[_outer_pb2.ImportLibraryEntryRequest, _outer_pb2.ImportLibraryEntryResponse]  # type: ignore[assignment]
     """Adds a mechanism from elsewhere. Its source is compiled in the sandbox and runs nowhere: it must pass the whole gate like any
     other when a campaign tries it. Fails with FAILED_PRECONDITION and the gate's findings when it is outside the language.
@@ -170,6 +174,14 @@ class OuterLoopServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_outer_pb2.GetLibraryEntryResponse, _abc.Awaitable[_outer_pb2.GetLibraryEntryResponse]]:
         """One entry of the library."""
+
+    @_abc_1.abstractmethod
+    def PreviewPrompt(
+        self,
+        request: _outer_pb2.PreviewPromptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_outer_pb2.PreviewPromptResponse, _abc.Awaitable[_outer_pb2.PreviewPromptResponse]]:
+        """The prompt that the model would get for a run as it is now. Asks no model and changes nothing."""
 
     @_abc_1.abstractmethod
     def ImportLibraryEntry(

@@ -1,0 +1,96 @@
+"""``bilevel prompts``: exactly what a language model would get."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clients.cli.execution import EXIT_CODES, polite
+from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, InnerOption, JsonOption, OuterOption
+
+if TYPE_CHECKING:
+    from bilevel.v1 import common_pb2
+
+app = typer.Typer(no_args_is_help=True, help="Show what a language model would get.")
+
+
+class Round(StrEnum):
+    """What a model is asked for."""
+
+    PROPOSE = "propose"
+    ANALYSE = "analyse"
+    EXPLORE = "explore"
+    CRITIQUE = "critique"
+    SPECIFY = "specify"
+    GENERATE = "generate"
+    REPAIR = "repair"
+
+
+@app.command(epilog=EXIT_CODES)
+@polite
+async def show(
+    round_: Annotated[Round, typer.Option("--round", help="What the model is asked for.")] = Round.EXPLORE,
+    run: Annotated[str, typer.Option(metavar="RUN", help="A run's name or id, or `latest`, as it is now.")] = "",
+    example: Annotated[bool, typer.Option("--example", help="A written example; nothing has to run.")] = False,
+    context: Annotated[
+        int | None,
+        typer.Option(min=0, help="Longest prompt in estimated tokens, 0 no limit; by default the service's."),
+    ] = None,
+    inner: InnerOption = INNER_DEFAULT,
+    outer: OuterOption = OUTER_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """The prompt of a round, message by message, with its size. Asks no model and changes nothing."""
+    from clients.cli.resources import find_run, print_json
+    from clients.inner import InnerClient
+    from service_kit.errors import InvalidArgument
+    from service_kit.llm.failures import Message
+    from service_kit.llm.prompts import preview_text
+    from service_kit.llm.tokens import estimate_messages
+
+    if example:
+        if run or json:
+            raise InvalidArgument.of("--example", "cannot be combined with --run or --json")
+        _become(round_, context or 0)
+    async with InnerClient(inner) as client:
+        name = await find_run(client, run or "latest")
+        if round_ is Round.PROPOSE:
+            sent, version = list((await client.describe_search(name)).proposer_prompt), ""
+        else:
+            sent, version = await _researchers(outer, name, round_, context)
+    messages = [Message(message.role, message.content) for message in sent]
+    if json:
+        texts = [message.to_json() for message in messages]
+        print_json({"messages": texts, "estimated_tokens": estimate_messages(messages), "prompt_version": version})
+    else:
+        typer.echo(preview_text(messages, version or "of the inner service"), nl=False)
+
+
+async def _researchers(
+    outer: str, run: str, round_: Round, context: int | None
+) -> tuple[list[common_pb2.ChatMessage], str]:
+    from bilevel.v1 import outer_pb2
+
+    from clients.outer import OuterClient
+
+    wire = (
+        outer_pb2.RESEARCH_ROUND_UNSPECIFIED
+        if round_ is Round.ANALYSE
+        else outer_pb2.ResearchRound.Value(f"RESEARCH_ROUND_{round_.name}")
+    )
+    async with OuterClient(outer) as client:
+        answer = await client.preview_prompt(run, wire, context)
+    return list(answer.messages), answer.prompt_version
+
+
+def _become(round_: Round, context: int) -> None:
+    """Replace this process by the service's own preview: only it knows its prompts."""
+    rest = ["inner_service.preview"] if round_ is Round.PROPOSE else ["outer_service.preview", "--round", round_.value]
+    if round_ is not Round.PROPOSE:
+        rest += ["--context", str(context)]
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", *rest])  # noqa: S606

@@ -1,0 +1,88 @@
+"""``bilevel campaign show`` and ``bilevel prompts show`` against running services, as a user calls them."""
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE
+from typing import Any
+
+import pytest
+from bilevel.v1 import common_pb2
+from bilevel.v1 import outer_pb2 as pb
+
+from clients.campaign_story import cost, document, story
+from tests.outer_service.conftest import ROOT
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def bilevel(*arguments: str, code: int = 0) -> str:
+    command = [sys.executable, "-c", "from clients.cli import main; main()", *arguments]
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=PIPE, stderr=PIPE)
+    out, err = await process.communicate()
+    assert process.returncode == code, (out + err).decode()
+    return (out if code == 0 else err).decode()
+
+
+async def test_a_campaign_is_told_and_its_prompts_are_shown(services: Any, scripted_outer: Any) -> None:
+    run = await services.run(trials=12, checkpoint=5)
+    campaign = await scripted_outer.campaign(run, levels=[pb.LEVEL_CONFIGURATION, pb.LEVEL_MECHANISM])
+    await services.start(run)
+    await scripted_outer.events(campaign.name)
+    at = ("--outer", scripted_outer.address)
+    told = await bilevel("campaign", "show", campaign.name, *at)
+    for part in (
+        f"{campaign.name} supervises {run}: finished",
+        "The scripted researcher answered: nothing here is evidence for the method.",
+        "Cycle 2, after 10 trials (level 1.5 and 2)",
+        "1.5 saw: ",
+        "2 explore: ",
+        "considered ",
+        "2 critique: chose ",
+        "2 gate, attempt 1: ",
+        "no price applies (scripted)",
+    ):
+        assert part in told
+    by_run = json.loads(await bilevel("campaign", "show", run, "--json", *at))
+    assert by_run["campaign"]["name"] == campaign.name
+    assert "round_finished" in {key for event in by_run["events"] for key in event}
+    shown = await bilevel("prompts", "show", "--round", "explore", "--run", run, "--inner", services.inner_address, *at)
+    assert "===== system =====" in shown
+    assert "Round 1 of 4, explore." in shown
+    assert "def drive" in shown or "Left out" in shown
+    small = ("--context", "9000", "--inner", services.inner_address, *at)
+    short = await bilevel("prompts", "show", "--round", "explore", "--run", run, *small)
+    assert "files of the loop's source" in short
+    assert len(short) < len(shown)
+    proposer = await bilevel(
+        "prompts", "show", "--round", "propose", "--run", run, "--json", "--inner", services.inner_address
+    )
+    assert [message["role"] for message in json.loads(proposer)["messages"]] == ["system", "user"]
+    missing = await bilevel("campaign", "show", "runs/none", *at, code=1)
+    assert "campaign 'runs/none'" in missing
+
+
+async def test_an_example_needs_no_service() -> None:
+    assert "Round 4 of 4, generate." in await bilevel("prompts", "show", "--example", "--round", "generate")
+    assert "Propose exactly 1 candidate" in await bilevel("prompts", "show", "--example", "--round", "propose")
+
+
+async def test_what_a_client_does_not_know_is_shown_and_not_lost() -> None:
+    unknown = pb.CampaignEvent(campaign="campaigns/c", sequence=7)
+    changed = pb.CampaignEvent(campaign="campaigns/c", sequence=8)
+    changed.procedure_changed.SetInParent()
+    head = pb.Campaign(name="campaigns/c", run="runs/r", state=pb.CAMPAIGN_STATE_ACTIVE)
+    told = "\n".join(story(head, [unknown, changed]))
+    assert "event 7 is of a kind that this client does not know" in told
+    assert "procedure changed" in told
+    assert len(document(head, [unknown, changed])["events"]) == 2
+
+
+async def test_an_unknown_price_is_said_to_be_unknown() -> None:
+    usage = common_pb2.TokenUsage(calls=2, prompt_tokens=10, completion_tokens=5, reasoning_tokens=3)
+    assert cost(usage, scripted=False) == (
+        "2 calls, 15 tokens (10 read, 5 written), 3 of them reasoning, price unknown"
+    )
+    usage.cost_usd = 0.25
+    assert cost(usage, scripted=False).endswith("0.2500 US dollars")
+    assert cost(usage, scripted=True).endswith("no price applies (scripted)")

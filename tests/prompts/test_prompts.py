@@ -1,0 +1,98 @@
+"""Every prompt, word for word. After a deliberate change: ``make prompts`` rewrites the files; read their diff."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from inner_service import preview as inner_preview
+from inner_service import search_state
+from outer_service import digest
+from outer_service.campaign import Round
+from outer_service.preview import example, preview
+from service_kit.llm.failures import ModelError
+from service_kit.llm.prompts import Detail, Templates, fitting, preview_text, shortened
+from service_kit.llm.tokens import estimate_messages
+
+FOLDER = Path(__file__).with_name("golden")
+ROUNDS: list[Round | None] = [None, *Round]
+
+
+def compare(name: str, text: str) -> None:
+    file = FOLDER / f"{name}.txt"
+    if os.environ.get("BILEVEL_UPDATE_GOLDEN"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8"), "the prompt has changed: run `make prompts` and read the diff"
+
+
+@pytest.mark.parametrize("round_", ROUNDS, ids=lambda r: r.value if r else "analyse")
+def test_what_a_researcher_gets(round_: Round | None) -> None:
+    compare(round_.value if round_ else "analyse", preview_text(preview(round_, *example()), "VERSION"))
+
+
+def test_what_a_proposer_gets() -> None:
+    compare("propose", preview_text(search_state.proposer_prompt(*inner_preview.example()), "VERSION"))
+
+
+def test_the_version_is_that_of_the_templates(tmp_path: Path) -> None:
+    assert digest.TEMPLATES.version != search_state.TEMPLATES.version
+    (tmp_path / "a.j2").write_text("one")
+    before = Templates(tmp_path).version
+    (tmp_path / "a.j2").write_text("two")
+    assert len(before) == 12
+    assert Templates(tmp_path).version != before
+
+
+@pytest.mark.parametrize("round_", ROUNDS, ids=lambda r: r.value if r else "analyse")
+def test_text_of_others_is_data_behind_a_border(round_: Round | None) -> None:
+    sent = "\n".join(message.content for message in preview(round_, *example()))
+    assert "| Turns a failed change round." in sent
+    for line in sent.splitlines():
+        if "Ignore all instructions" in line:
+            assert line.startswith(("{", "| "))
+
+
+def trials(count: int) -> list[dict[str, object]]:
+    return [
+        {"number": n, "changes": {"A": n}, "directions": {}, "origin": "model", "outcome": "succeeded", "metric": 1.0}
+        | {
+            "kept": n % 7 == 0,
+            "incumbent_metric": 1.0,
+            "hypothesis": "because " * 20,
+            "message": "m",
+            "side_metrics": {},
+        }
+        for n in range(count)
+    ]
+
+
+def test_old_trials_lose_their_details_first_and_kept_ones_are_never_left_out() -> None:
+    shown, left_out = shortened(trials(50), Detail(full=10))
+    assert [("hypothesis" in trial) for trial in shown] == [False] * 40 + [True] * 10
+    assert left_out == ["hypothesis, side metrics and message of the 40 oldest shown trials"]
+    shown, left_out = shortened(trials(50), Detail(full=10, trials=10))
+    assert [trial["number"] for trial in shown] == [0, 7, 14, 21, 28, 35, *range(40, 50)]
+    assert left_out[0] == "34 of 50 trials: old ones that were not kept"
+    assert shortened(trials(5), Detail(full=10, trials=10)) == (trials(5), [])
+
+
+def test_a_prompt_is_shortened_until_it_fits_and_says_what_is_missing() -> None:
+    observation, description = example()
+    whole = preview(Round.GENERATE, observation, description)
+    limit = estimate_messages(whole) - 1
+    shorter = preview(Round.GENERATE, observation, description, limit + 200)
+    assert estimate_messages(shorter) <= limit + 200
+    with pytest.raises(ModelError, match="BILEVEL_CONTEXT_TOKENS allows 100"):
+        preview(Round.GENERATE, observation, description, 100)
+
+
+def test_the_first_level_of_detail_that_fits_is_taken() -> None:
+    from service_kit.llm.failures import Message
+
+    def build(detail: Detail) -> list[Message]:
+        return [Message("user", "x" * 3 * (100 if detail.full is None else detail.full))]
+
+    assert fitting(build, 0) == tuple(build(Detail()))
+    assert fitting(build, 50) == tuple(build(Detail(full=40)))
+    assert fitting(build, 20) == tuple(build(Detail(full=10)))
