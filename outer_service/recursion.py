@@ -21,7 +21,7 @@ from mechanisms.sandbox.failures import SandboxUnavailable, SourceRejected
 from mechanisms.sandbox.function import FunctionFailure
 from mechanisms.sandbox.limits import SandboxPolicy
 from outer_service import events, records
-from outer_service.campaign import Campaign, Control, ProcedureAdvice, Verdict
+from outer_service.campaign import Campaign, CampaignState, Control, ProcedureAdvice, Verdict
 from outer_service.comparison import Comparison
 from outer_service.digest import prompt
 from outer_service.library import author_of
@@ -92,7 +92,8 @@ class Recursion:
         if not campaign.policy.recursion or campaign.policy.control is not Control.NONE:
             return
         await self._rule(campaign)
-        if (await self._store.procedures()).on_probation or campaign.budget_spent or not campaign.sessions:
+        idle = campaign.state is not CampaignState.ACTIVE or campaign.budget_spent or not campaign.sessions
+        if idle or (await self._store.procedures()).on_probation:
             return
         await self._propose(await self._store.campaign(campaign.id), observation)
 

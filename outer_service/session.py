@@ -145,13 +145,9 @@ class Session:
     async def _author(self, campaign: Campaign, session: OpenSession, source: str) -> str:
         """Who wrote ``source``: for what came from the library unchanged, its own author."""
         offer = chosen_offer(session)
-        if offer is not None and source == await self._source(offer):
-            return (
-                "standard"
-                if offer.standard
-                else (await self._store.library_entry(offer.entry.partition("/")[2])).author
-            )
-        return author_of(campaign.model, scripted=campaign.scripted)
+        if offer is None or source != await self._source(offer):
+            return author_of(campaign.model, scripted=campaign.scripted)
+        return "standard" if offer.standard else (await self._store.library_entry(offer.entry.partition("/")[2])).author
 
     async def _ask(
         self,
