@@ -60,6 +60,7 @@ async def test_what_is_no_such_function_is_refused_before_it_costs_a_trial(
             assert (outcome, says in ended.message) == (Outcome.INFEASIBLE, True), ended.message
 
 
+@pytest.mark.long
 async def test_a_function_that_never_ends_leaves_no_process_when_the_caller_goes(
     serve: Any, python_task: Callable[[str], list[str]]
 ) -> None:
