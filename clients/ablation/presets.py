@@ -24,7 +24,7 @@ class Size:
 
     def options(self, budget: str) -> tuple[str, ...]:
         """Options of ``gpt_trainer serve``."""
-        return ("--preset", self.trainer, "--budget", budget or self.budget, "--workers", str(self.parallel))
+        return ("--preset", self.trainer, "--budget", budget or self.budget)
 
 
 SIZE = Size()

@@ -95,13 +95,13 @@ async def ablate(
         plan, resumed = begin(folder, design)
     if plan.design.own_services:
         await check_endpoint(model)
-    place = place_of(plan, tasks or [], model, inner, outer)
     at_once = parallel or size.parallel
+    place = place_of(plan, tasks or [], model, inner, outer, at_once)
     results = await run_ablation(plan, place, at_once, lambda line: typer.echo(line, err=json), resumed=resumed)
     show(results, json)
 
 
-def place_of(plan: Plan, tasks: list[str], model: ModelSettings, inner: str, outer: str) -> Place:
+def place_of(plan: Plan, tasks: list[str], model: ModelSettings, inner: str, outer: str, at_once: int) -> Place:
     """Where the plan runs. Raises InvalidArgument where that does not fit the plan, or another model would answer."""
     from clients.ablation.execution import Place
     from clients.cli.run import served_tasks
@@ -121,7 +121,8 @@ def place_of(plan: Plan, tasks: list[str], model: ModelSettings, inner: str, out
         raise InvalidArgument.of("--out", f"holds an ablation that {said}", hint=hint)
     if not design.trainer and design.task not in served:
         raise InvalidArgument.of("--serve-task", f"must say where the task {design.task!r} is: NAME=HOST:PORT")
-    stack = StackSettings(plan.folder, served, design.trainer or None)
+    trainer = (*design.trainer, "--workers", str(at_once)) if design.trainer else None
+    stack = StackSettings(plan.folder, served, trainer)
     return Place(stack=stack, endpoint=endpoint_of(model))
 
 
