@@ -8,43 +8,35 @@ from typing import Any
 
 from inner_service.lessons.draft import MOST_WRITTEN
 from inner_service.lessons.lesson import Lesson
-from inner_service.run import Search, Trial
+from inner_service.run import Search
 from inner_service.search_state import Briefing, render, search_state
+from mechanisms.tallies import directions, tallies
 from service_kit.llm.failures import Message
-from service_kit.parameters import Value
+from service_kit.llm.prompts import Detail, fitting, shortened
 
 
-def lessons_prompt(search: Search, known: Sequence[Lesson]) -> tuple[Message, ...]:
-    """The messages that ask for lessons; ``known`` ones are shown so that they are not written again."""
+def lessons_prompt(search: Search, known: Sequence[Lesson], limit: int = 0) -> tuple[Message, ...]:
+    """The messages that ask for lessons; ``known`` ones are shown so that they are not written again.
+
+    At most ``limit`` estimated tokens, 0 is no limit; what is left out is named. Raises :class:`ModelError` when even
+    the shortest prompt is longer.
+    """
     state = search_state(search, Briefing({}, (), 0))
-    trials = {trial.number: trial for trial in search.trials}
-    for shown in state["trials"]:
-        shown["directions"] = directions(search, trials[shown["number"]])
-    text = json.dumps(state, ensure_ascii=False, separators=(",", ":"))
-    values = {"run": search.run, "task": search.run.task, "known": known, "most": MOST_WRITTEN, "state": text}
-    return Message("system", render("lessons_system.j2", values)), Message("user", render("lessons.j2", values))
+    decided = search.decided()
+    moved = {trial.number: directions(trial, decided) for trial in (trial.record() for trial in search.trials)}
+    complete = [{**shown, "directions": moved[shown["number"]]} for shown in state["trials"]]
 
+    def build(detail: Detail) -> tuple[Message, ...]:
+        trials, left_out = shortened(complete, detail)
+        values: dict[str, Any] = {
+            "run": search.run,
+            "task": search.run.task,
+            "known": known,
+            "most": MOST_WRITTEN,
+            "state": json.dumps({**state, "trials": trials}, ensure_ascii=False, separators=(",", ":")),
+            "left_out": left_out,
+            "tallies": tallies(decided, search.run.task.objective),
+        }
+        return Message("system", render("lessons_system.j2", values)), Message("user", render("lessons.j2", values))
 
-def directions(search: Search, trial: Trial) -> dict[str, str]:
-    """Which way each changed parameter was moved from the incumbent of that time: increase, decrease or change."""
-    before = [
-        search.trials[number]
-        for number in search.decisions
-        if search.trials[number].metric == trial.incumbent_metric and number < trial.number
-    ]
-    base: dict[str, Any] = dict(before[-1].configuration) if before else search.start
-    return {name: _direction(base.get(name), value) for name, value in trial.changes.items()}
-
-
-def _direction(old: Value | None, new: Value) -> str:
-    before, after = _size(old), _size(new)
-    if before is None or after is None or before == after:
-        return "change"
-    return "increase" if after > before else "decrease"
-
-
-def _size(value: Value | None) -> float | None:
-    """A number to compare by, the sum of a list; None for what has no order."""
-    if isinstance(value, tuple):
-        return sum(element for element in value if isinstance(element, int | float))
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return fitting(build, limit)

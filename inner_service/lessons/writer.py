@@ -14,13 +14,15 @@ from inner_service.lessons.prompt import lessons_prompt
 from inner_service.lessons.relevance import Situation, most_relevant, outworn
 from inner_service.lessons.similarity import duplicate_of
 from inner_service.run import Run, Search
+from inner_service.search_state import TEMPLATES
 from inner_service.store import Store
 from inner_service.trace import Event, LessonMerged, LessonRefused, LessonsWritten, ModelCalled
 from mechanisms.printable import one_line
 from service_kit.errors import Violation
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import ModelError
-from service_kit.llm.structured import Answer, ask
+from service_kit.llm.prompts import ask_fitting
+from service_kit.llm.structured import Answer
 
 PURPOSE = "lessons"
 
@@ -44,13 +46,25 @@ class LessonWriter:
         """Ask for lessons and commit what comes of it. A model that fails is an event, and stops nothing."""
         search = await self._store.search(self._run_id)
         known = await self._store.lessons.of_task(search.run.task.name)
-        messages = lessons_prompt(search, most_relevant(known, situation(search)))
+        shown = most_relevant(known, situation(search))
         try:
-            answer = await ask(self._model, PURPOSE, messages, Drafts, budget=model_budget(search.run))
+            answer = await ask_fitting(
+                self._model,
+                PURPOSE,
+                lambda limit: lessons_prompt(search, shown, limit),
+                Drafts,
+                budget=model_budget(search.run),
+            )
         except ModelError as error:
             log.warning("no lessons", run=self._run_id, reason=error.message)
             called = ModelCalled(
-                PURPOSE, self._model.name, error.usage, timedelta(), error.messages or messages, error=str(error)
+                PURPOSE,
+                self._model.name,
+                error.usage,
+                timedelta(seconds=error.latency),
+                error.messages,
+                error=str(error),
+                prompt_version=TEMPLATES.version,
             )
             failed = error.message
             await self._store.commit(
@@ -78,6 +92,7 @@ def _taken(search: Search, answer: Answer[Drafts], known: Sequence[Lesson]) -> l
         answer.messages[:-1],
         answer.text,
         scripted=answer.scripted,
+        prompt_version=TEMPLATES.version,
     )
     author, now = Author(answer.model, answer.scripted), datetime.now(UTC)
     written, merged, refused = list[Lesson](), list[LessonMerged](), list[LessonRefused]()
