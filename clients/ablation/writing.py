@@ -103,11 +103,21 @@ def _notes(results: Results) -> Iterator[str]:
     )
     if results.plan.design.repeats < SMALL:
         yield f"\nWith fewer than {SMALL} runs a group, intervals and tests say little."
+    for finished in results.finished:
+        if errors := _failed_cycles(finished):
+            count = wording.count(len(errors), "cycle")
+            yield f"\n{finished.cell.title}: {count} of its outer loop failed: {errors[0]}"
     ended = [f for f in results.finished if f.record.summary().state != "finished"]
     for finished in ended:
         history = finished.record.history
         how = f"{wording.run_state(history.state)}: {history.state_reason}"
         yield f"\nNot counted: {finished.cell.title} ({history.name}) {how}"
+
+
+def _failed_cycles(finished: Finished) -> list[str]:
+    """Why cycles of the outer loop failed: such a run did not search as its group says."""
+    campaign = finished.record.campaign
+    return [cycle.error for cycle in campaign.errors] if campaign is not None else []
 
 
 def _run_row(results: Results, finished: Finished) -> dict[str, Any]:
@@ -129,6 +139,7 @@ def _run_row(results: Results, finished: Finished) -> dict[str, Any]:
         "kept": summary.kept,
         "failed": summary.failed,
         "refused": summary.refused,
+        "failed_cycles": len(_failed_cycles(finished)),
         "mechanisms_installed": summary.mechanisms_installed,
         "changed_decisions": summary.changed_decisions,
         "model_calls": summary.model_calls,

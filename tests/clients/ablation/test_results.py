@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bilevel.v1 import outer_pb2
 
 from clients.ablation.design import GROUPS, Cell, Design
 from clients.ablation.execution import plan_lines, progress_line
@@ -67,6 +68,16 @@ def test_a_run_that_did_not_finish_is_named_and_not_counted(tmp_path: Path) -> N
     write_results(results, tmp_path)
     assert results.gains("C", Measure.SEARCH).keys() == {1}
     assert "Not counted: C, repeat 2 (runs/C2)" in (tmp_path / "results.md").read_text()
+
+
+def test_a_run_whose_outer_loop_failed_is_named(tmp_path: Path) -> None:
+    results = results_of(tmp_path)
+    campaign = results.finished[1].record.campaign
+    assert campaign is not None
+    campaign.on_cycle_finished(outer_pb2.CycleFinished(cycle=1, error="the model failed"))
+    write_results(results, tmp_path)
+    assert "C, repeat 1: 1 cycle of its outer loop failed: the model failed" in (tmp_path / "results.md").read_text()
+    assert [row["failed_cycles"] for row in csv.DictReader((tmp_path / "runs.csv").open())] == ["0", "1", "0", "0"]
 
 
 def test_a_curve_is_the_gain_of_the_best_so_far() -> None:
