@@ -74,6 +74,7 @@ class TaskServicer(task_pb2_grpc.TaskServiceServicer):
             deterministic=task.clock is ClockKind.VIRTUAL,
             identity=task.identity,
             hardware=task.hardware,
+            intermediate_metric="val_bpb_estimate" if task.preset.estimates_at else "",
             budget=translate.duration_to_proto(task.budget),
             hard_limit=translate.duration_to_proto(task.hard_limit),
         )

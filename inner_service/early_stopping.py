@@ -31,6 +31,7 @@ NEWEST_CURVES = 64
 """Finished curves that the learning-curve rule looks at: the newest ones, so that its cost does not grow."""
 _EXPONENTS = tuple(0.05 * 1.2**i for i in range(25))
 """Candidates for the power law's exponent, 0.05 to 4."""
+_GOLDEN, _REFINEMENTS = 0.618, 12
 
 Point = tuple[float, float]
 """Share of the budget and intermediate value."""
@@ -176,13 +177,21 @@ def value_at(points: Sequence[Point], fraction: float) -> float | None:
 def extrapolated(points: tuple[Point, ...]) -> float:
     """The value at the full budget by the best-fitting power law; with fewer than three points, the newest value.
 
-    For each exponent the least squares in a and c are solved exactly, and the exponent with the smallest remainder
-    wins.
+    For each exponent the least squares in a and c are solved exactly. The exponent with the smallest remainder on a
+    grid is refined by golden-section search.
     """
     usable = [(x, y) for x, y in points if x > 1e-6]
     if len({x for x, _ in usable}) < 3:
         return points[-1][1]
-    return min(_fit(usable, exponent) for exponent in _EXPONENTS)[1]
+    best = min(range(len(_EXPONENTS)), key=lambda i: _fit(usable, _EXPONENTS[i]))
+    low, high = _EXPONENTS[max(best - 1, 0)], _EXPONENTS[min(best + 1, len(_EXPONENTS) - 1)]
+    for _ in range(_REFINEMENTS):
+        left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
+        if _fit(usable, left) < _fit(usable, right):
+            high = right
+        else:
+            low = left
+    return _fit(usable, (low + high) / 2)[1]
 
 
 def _fit(points: Sequence[Point], exponent: float) -> tuple[float, float]:

@@ -61,6 +61,8 @@ class Task:
     held_out: bool
     deterministic: bool
     hardware: str
+    intermediate_metric: str
+    """What the function reports on the way that estimates its metric; empty for nothing."""
     identity: Mapping[str, str]
     sources: tuple[Path, ...]
     """Files beside the author's module that a language model should read."""
@@ -152,6 +154,7 @@ def task(
     capacity: int = 1,
     held_out: bool = False,
     deterministic: bool = False,
+    intermediate_metric: str = "",
     sources: Sequence[str | Path] = (),
     identity: Mapping[str, str] | None = None,
     hardware: str = "",
@@ -174,6 +177,8 @@ def task(
         capacity: Evaluations at a time. More than one disturbs measurements of time.
         held_out: Whether the function measures on other data when ``context.split`` is ``Split.HELD_OUT``.
         deterministic: Whether one configuration with one seed always gives exactly the same metric.
+        intermediate_metric: Name of a measurement in ``context.report`` that estimates the metric on the way and is
+            comparable between full evaluations at equal fractions. Early stopping needs it.
         sources: More files to show to a language model, relative to the function's own file, which is always shown.
         identity: What results depend on beside the code, for example the hash of a data set.
         hardware: What evaluates; by default this machine's processor.
@@ -211,6 +216,7 @@ def task(
             ),
             held_out=held_out,
             deterministic=deterministic,
+            intermediate_metric=intermediate_metric,
             hardware=hardware,
             identity=dict(identity or {}),
             sources=files,

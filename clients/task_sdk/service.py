@@ -122,6 +122,7 @@ def describe(task: Task) -> task_pb2.TaskDescription:
         ],
         has_held_out_split=task.held_out,
         deterministic=task.deterministic,
+        intermediate_metric=task.intermediate_metric,
         identity={**{file.name: digest(file)[:16] for file in files}, **task.identity},
         hardware=task.hardware or processor(),
     )

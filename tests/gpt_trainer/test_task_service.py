@@ -68,6 +68,7 @@ async def test_describe_says_what_is_optimised(stub: Stub, laptop: Preset) -> No
     task = (await stub.Describe(task_pb2.DescribeRequest())).task
     assert translate.space_from_proto(task.space) == parameter_space(laptop)
     assert translate.objective_from_proto(task.objective) == OBJECTIVE
+    assert task.intermediate_metric == "val_bpb_estimate"
     assert (task.name, task.capacity, task.has_held_out_split, task.deterministic) == ("gpt-laptop", 1, True, True)
     assert translate.duration_from_proto(task.budget) == pytest.approx(0.8)
     assert [source.path for source in task.sources] == [f"gpt_trainer/{name}" for name in SOURCES]

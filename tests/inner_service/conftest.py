@@ -72,6 +72,8 @@ class QuadraticTask(task_pb2_grpc.TaskServiceServicer):
         self.requests: list[task_pb2.EvaluateRequest] = []
         self.running = self.most_running = 0
         self.progress, self.elapsed = 2, 0.0
+        self.wait_for: Callable[[dict[str, Any]], asyncio.Event | None] = lambda _: None
+        """What the evaluation of a configuration waits for, beside the gate."""
         self.curve: Callable[[dict[str, Any], float], float] | None = None
         """The intermediate value of a configuration at a share of the budget; None streams none."""
 
@@ -141,6 +143,8 @@ class QuadraticTask(task_pb2_grpc.TaskServiceServicer):
                 progress = task_pb2.EvaluationProgress(fraction=share, step=step, phase="measuring", metrics=seen)
                 yield task_pb2.EvaluateResponse(progress=progress)
             await self.gate.wait()
+            if (held := self.wait_for(values)) is not None:
+                await held.wait()
             result = self.measure(values, request)
             if result is not None:
                 result.elapsed.FromNanoseconds(round(self.elapsed * 1e9))

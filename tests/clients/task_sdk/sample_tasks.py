@@ -27,6 +27,7 @@ HOW = [
     budget=8.0,
     hard_limit=20.0,
     held_out=True,
+    intermediate_metric="latency_so_far",
     memory_mb=400,
     identity={"data": "none"},
 )

@@ -76,6 +76,7 @@ async def test_describe_says_what_the_author_wrote(stub: Stub, samples: ModuleTy
     )
     assert (described.budget.seconds, described.hard_limit.seconds, described.capacity) == (8, 20, 1)
     assert (described.has_held_out_split, described.deterministic) == (True, False)
+    assert described.intermediate_metric == "latency_so_far"
     (source,) = described.sources
     assert (source.path, "def endings" in source.content) == ("sample_tasks.py", True)
     assert described.identity["data"] == "none"
