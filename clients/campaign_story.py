@@ -90,8 +90,38 @@ def _analysis(what: outer_pb2.AnalysisFinished) -> Iterator[str]:
         yield "  1.5 changed nothing"
 
 
+def _measured(what: outer_pb2.ConfigurationMeasured) -> Iterator[str]:
+    for effect in what.revisions:
+        yield (
+            f"  1.5 under revision {effect.revision} so far: {wording.count(effect.trials, 'trial')},"
+            f" {effect.kept} kept, {effect.failed} failed, gain {effect.gain_per_trial:+.4g} a trial"
+        )
+
+
 def _research(what: outer_pb2.ResearchStarted) -> Iterator[str]:
-    yield f"  2 research session {what.session.rpartition('/')[2]}"
+    instead = f" in place of {', '.join(what.replaces)}" if what.replaces else ""
+    yield f"  2 research session {what.session.rpartition('/')[2]}{instead}"
+    if what.offered:
+        tried = sum(offer.judged > 0 for offer in what.offered)
+        yield f"      the library offers {wording.count(len(what.offered), 'mechanism')}, {tried} of them tried before"
+
+
+def _chosen(what: outer_pb2.LibraryEntryChosen) -> Iterator[str]:
+    yield f"  2 tries {what.offer.choice} of the library again: {_first(what.offer.record)}"
+
+
+def _cleared(what: outer_pb2.HistoryCleared) -> Iterator[str]:
+    yield f"  2 restart control: the proposer's history begins with trial {what.visible_from_trial}"
+
+
+def _procedure_judged(what: outer_pb2.ProcedureJudged) -> Iterator[str]:
+    said = what.report.text.partition("\n")[0] if what.source else "no change"
+    yield f"  research procedure, attempt {what.attempt}: {said}. {_first(what.reason)} [{_spent(what.turn)}]"
+
+
+def _procedure_changed(what: outer_pb2.ProcedureChanged) -> Iterator[str]:
+    state = wording.member(outer_pb2.ProcedureState.Name(what.state), "PROCEDURE_STATE_")
+    yield f"  research procedure changed, {what.procedure[:12]} is now {state}: {_first(what.reason)}"
 
 
 def _round(what: outer_pb2.RoundFinished) -> Iterator[str]:
@@ -172,4 +202,9 @@ _TELL: dict[str, Callable[[Any], Iterator[str]]] = {
     "mechanism_judged": _judged,
     "research_finished": _researched,
     "verdict_reached": _verdict,
+    "configuration_measured": _measured,
+    "library_entry_chosen": _chosen,
+    "history_cleared": _cleared,
+    "procedure_judged": _procedure_judged,
+    "procedure_changed": _procedure_changed,
 }

@@ -35,6 +35,8 @@ async def test_a_campaign_is_told_and_its_prompts_are_shown(services: Any, scrip
         f"{campaign.name} supervises {run}: finished",
         "The scripted researcher answered: nothing here is evidence for the method.",
         "Cycle 2, after 10 trials (level 1.5 and 2)",
+        "1.5 under revision 0 so far: 5 trials, ",
+        "the library offers ",
         "1.5 saw: ",
         "2 explore: ",
         "considered ",
@@ -76,6 +78,23 @@ async def test_what_a_client_does_not_know_is_shown_and_not_lost() -> None:
     assert "event 7 is of a kind that this client does not know" in told
     assert "procedure changed" in told
     assert len(document(head, [unknown, changed])["events"]) == 2
+
+
+async def test_what_level_two_did_beside_research_has_words() -> None:
+    events = [pb.CampaignEvent(sequence=number) for number in range(1, 5)]
+    events[0].library_entry_chosen.offer.CopyFrom(pb.LibraryOffer(choice="standard:tabu", record="Never tried here."))
+    events[1].history_cleared.visible_from_trial = 11
+    events[2].procedure_judged.CopyFrom(pb.ProcedureJudged(attempt=1, reason="nothing to change"))
+    events[3].procedure_changed.CopyFrom(
+        pb.ProcedureChanged(procedure="a" * 64, state=pb.PROCEDURE_STATE_RETIRED, reason="it failed")
+    )
+    told = list(story(pb.Campaign(name="campaigns/c", run="runs/r", state=pb.CAMPAIGN_STATE_ACTIVE), events))
+    assert told[1:5] == [
+        "  2 tries standard:tabu of the library again: Never tried here.",
+        "  2 restart control: the proposer's history begins with trial 11",
+        "  research procedure, attempt 1: no change. nothing to change [0 calls, 0 tokens, 0.0 s]",
+        "  research procedure changed, aaaaaaaaaaaa is now retired: it failed",
+    ]
 
 
 async def test_an_unknown_price_is_said_to_be_unknown() -> None:
