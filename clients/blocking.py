@@ -146,6 +146,7 @@ class BlockingOuterClient(_Background):
     watch_campaign = _stream(OuterClient.watch_campaign)
     list_research_sessions = _plain(OuterClient.list_research_sessions)
     list_library_entries = _plain(OuterClient.list_library_entries)
+    preview_prompt = _plain(OuterClient.preview_prompt)
     get_library_entry = _plain(OuterClient.get_library_entry)
     import_library_entry = _plain(OuterClient.import_library_entry)
 

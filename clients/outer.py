@@ -160,7 +160,13 @@ class OuterClient:
     async def preview_prompt(
         self, run: str, research_round: outer_pb2.ResearchRound.ValueType, context_tokens: int | None = None
     ) -> outer_pb2.PreviewPromptResponse:
-        """What the model would get for a run as it is now; an unspecified round is level 1.5's analysis."""
+        """What the model would get for a run as it is now.
+
+        Args:
+            run: Resource name.
+            research_round: The round of level 2; unspecified is level 1.5's analysis.
+            context_tokens: Longest prompt in estimated tokens; by default the service's own setting.
+        """
         request = outer_pb2.PreviewPromptRequest(run=run, round=research_round, context_tokens=context_tokens)
         return await self.connection.call(self._stub.PreviewPrompt, request)
 
