@@ -134,20 +134,23 @@ async def ask_fitting(
     *,
     budget: Budget | None = None,
 ) -> Answer[T]:
-    """Ask with the prompt that ``build`` makes for a limit of tokens: the settings' one, and half of it, twice at most,
-    when the endpoint finds the prompt too long. Raises like :func:`service_kit.llm.structured.ask`."""
+    """Ask with the prompt that ``build`` makes for a limit of tokens: the settings' one, and half of the last prompt,
+    twice at most, when the endpoint finds it too long. Raises like :func:`service_kit.llm.structured.ask`."""
     limit, usage, latency = model.settings.context_tokens, Usage(), 0.0
+    too_long: ModelError | None = None
     for shrinks_left in range(SHRINKS, -1, -1):
-        messages: Sequence[Message] = ()
         try:
             messages = build(limit)
+        except ModelError as error:
+            raise too_long or error from None  # what the endpoint said is the reason, not the limit that was tried
+        try:
             answer = await ask(model, purpose, messages, answer_type, budget=budget)
         except ModelError as error:
             usage, latency = usage + error.usage, latency + error.latency
             error.usage, error.latency = usage, latency
-            if error.kind is not Failure.CONTEXT_TOO_LONG or not messages or not shrinks_left:
+            if error.kind is not Failure.CONTEXT_TOO_LONG or not shrinks_left:
                 raise
-            limit = estimate_messages(messages) // 2
+            limit, too_long = estimate_messages(messages) // 2, error
         else:
             return answer.after(usage, latency)
     raise AssertionError("the last turn returns or raises")

@@ -27,7 +27,7 @@ from bilevel.v1 import (
 )
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service_kit.parameters import Kind, Objective, Parameter, ParameterSpace, Scale
@@ -95,16 +95,20 @@ class Endpoint:
     status: int = 200
     tokens: int = 100
     """Prompt tokens that it counts."""
+    faults: list[Callable[[Request], Any]] = field(default_factory=list)
+    """What the next calls get in place of answers."""
     asked: list[tuple[str, list[dict[str, str]]]] = field(default_factory=list)
     hold: dict[str, asyncio.Event] = field(default_factory=dict)
     """Answers that wait for an event, by purpose."""
 
-    async def complete(self, request: Request) -> JSONResponse:
+    async def complete(self, request: Request) -> Response:
         purpose = request.headers["X-Bilevel-Purpose"]
         body = await request.json()
         self.asked.append((purpose, body["messages"]))
         if purpose in self.hold:
             await self.hold[purpose].wait()
+        if self.faults:
+            return await self.faults.pop(0)(request)
         queue = self.answers.get(purpose, [])
         if self.status != 200 or not queue:
             status = self.status if self.status != 200 else 400

@@ -1,10 +1,12 @@
 """Answers of uneven quality and a model that fails: typed, stored, and never the end of the run."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from bilevel.v1 import inner_pb2, trace_pb2
 from bilevel.v1 import outer_pb2 as pb
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from mechanisms.fence import fenced
 
@@ -193,6 +195,77 @@ async def test_a_campaign_that_gives_up_can_keep_its_run_paused_until_someone_ac
         assert (await services.ended(run)).decided_trials == 12
     else:
         await services.inner.CancelRun(inner_pb2.CancelRunRequest(name=run))
+
+
+def refused(status: int, message: str, **headers: str) -> Any:
+    async def fault(request: Any) -> Response:
+        body = {"error": {"message": message, "type": "x", "code": "x"}}
+        return JSONResponse(body, status, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    return fault
+
+
+def said(text: str, finish: str = "stop") -> Any:
+    async def fault(request: Any) -> Response:
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
+        body = {"id": "x", "object": "chat.completion", "created": 0, "model": "test-model-1", "choices": [choice]}
+        return JSONResponse(body)
+
+    return fault
+
+
+async def broken_json(request: Any) -> Response:
+    return Response('{"id": "x", "choices": [', media_type="application/json")
+
+
+async def reset(request: Any) -> Response:
+    async def body() -> Any:
+        yield b'{"id": '
+        raise ConnectionResetError
+
+    return StreamingResponse(body(), media_type="application/json")
+
+
+async def slow(request: Any) -> Response:
+    async def body() -> Any:
+        while True:
+            yield b"\n"  # as endpoints keep a connection alive while they think
+            await asyncio.sleep(0.05)
+
+    return StreamingResponse(body(), media_type="application/json")
+
+
+FAULTS: list[tuple[list[Any], str]] = [
+    ([refused(429, "slow down", retry_after="9")], "limits the rate of calls"),
+    ([refused(500, "oops")], "failed (500): oops"),
+    ([slow], "did not answer within 3 s"),
+    ([reset], "closed the connection before it had answered"),
+    ([broken_json], "does not answer like an OpenAI-compatible endpoint"),
+    ([said("no JSON")] * 2, "does not fit after 2 turns"),
+    ([said("{", "length")] * 2, "was cut off"),
+    ([said("")] * 2, "answer is empty"),
+    ([refused(404, "no such model")], "does not offer the model 'test-model'"),
+    ([refused(400, "This model's maximum context length is 10 tokens")], "is too long for test-model"),
+]
+
+
+async def test_every_fault_is_a_typed_failure_on_the_stream_and_the_run_goes_on(
+    services: Any, outer_service: Any, model_endpoint: Any
+) -> None:
+    model = {"OPENAI_BASE_URL": model_endpoint.address, "BILEVEL_MODEL": "test-model", "BILEVEL_MODEL_TIMEOUT": "3"}
+    model_endpoint.answers = {"analyse": [IDLE]}
+    model_endpoint.faults = [fault for faults, _ in FAULTS for fault in faults]
+    async with outer_service("faults", model) as outer:
+        trials = 2 * len(FAULTS) + 3
+        levels = [pb.LEVEL_CONFIGURATION]
+        events, run = await watched(services, outer, trials, 2, levels=levels, configuration_every=2, max_failures=100)
+    turns = [event.turn for event in of_kind(events, "analysis_finished")]
+    for turn, (_, problem) in zip(turns, FAULTS, strict=False):
+        assert problem in turn.error
+        assert turn.prompt_version
+        assert turn.latency.ToNanoseconds() > 0
+    assert turns[-1].error == ""
+    assert (await services.get(run)).decided_trials == trials
 
 
 async def test_a_round_without_a_usable_answer_ends_the_session_and_is_stored(

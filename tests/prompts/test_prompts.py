@@ -10,9 +10,11 @@ from inner_service import search_state
 from outer_service import digest
 from outer_service.campaign import Round
 from outer_service.preview import example, preview
-from service_kit.llm.failures import ModelError
-from service_kit.llm.prompts import Detail, Templates, fitting, preview_text, shortened
+from service_kit.llm.failures import Message, ModelError
+from service_kit.llm.prompts import Detail, Templates, ask_fitting, fitting, preview_text, shortened
 from service_kit.llm.tokens import estimate_messages
+from tests.service_kit.llm_endpoint import answer, refusal, serving
+from tests.service_kit.test_language_model import GOOD, Proposal
 
 FOLDER = Path(__file__).with_name("golden")
 ROUNDS: list[Round | None] = [None, *Round]
@@ -88,11 +90,26 @@ def test_a_prompt_is_shortened_until_it_fits_and_says_what_is_missing() -> None:
 
 
 def test_the_first_level_of_detail_that_fits_is_taken() -> None:
-    from service_kit.llm.failures import Message
-
     def build(detail: Detail) -> list[Message]:
         return [Message("user", "x" * 3 * (100 if detail.full is None else detail.full))]
 
     assert fitting(build, 0) == tuple(build(Detail()))
     assert fitting(build, 50) == tuple(build(Detail(full=40)))
     assert fitting(build, 20) == tuple(build(Detail(full=10)))
+
+
+async def test_a_prompt_that_the_endpoint_finds_too_long_is_asked_again_at_half_its_length() -> None:
+    def build(limit: int) -> list[Message]:
+        return [Message("user", "x" * 3 * ((limit or 1000) - 10))]
+
+    too_long = refusal(400, "This model's maximum context length is 300 tokens")
+    async with serving() as endpoint:
+        model = endpoint.model(too_long, too_long, answer(GOOD), context_tokens=0)
+        found = await ask_fitting(model, "propose", build, Proposal)
+        lengths = [len(request["messages"][0]["content"]) for request in endpoint.requests]
+        assert found.value.step == 3
+        assert found.usage.calls == len(lengths)
+        assert lengths[0] > lengths[-1]
+        stubborn = endpoint.model(too_long, context_tokens=0)
+        with pytest.raises(ModelError, match="maximum context length is 300 tokens"):
+            await ask_fitting(stubborn, "propose", build, Proposal)
