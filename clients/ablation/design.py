@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from bilevel.v1 import outer_pb2
-
 from service_kit.errors import InvalidArgument
 
 
@@ -26,7 +24,8 @@ class Group:
     levels: tuple[str, ...]
     """Levels above the first."""
     words: str
-    control: outer_pb2.Control.ValueType = outer_pb2.CONTROL_UNSPECIFIED
+    control: str = ""
+    """What takes the place of level 2's research; empty for research."""
 
 
 GROUPS: Mapping[str, Group] = {
@@ -36,8 +35,8 @@ GROUPS: Mapping[str, Group] = {
         Group("B", ("1.5",), "levels 1 and 1.5"),
         Group("C", ("1.5", "2"), "levels 1, 1.5 and 2"),
         Group("D", ("2",), "levels 1 and 2"),
-        Group("noop", ("2",), "as D, but what is installed does nothing", outer_pb2.CONTROL_NOOP),
-        Group("restart", ("2",), "as D, but the history is cleared instead", outer_pb2.CONTROL_RESTART),
+        Group("noop", ("2",), "as D, but what is installed does nothing", "noop"),
+        Group("restart", ("2",), "as D, but the history is cleared instead", "restart"),
     )
 }
 """The paper's groups and the controls."""

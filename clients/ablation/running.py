@@ -69,9 +69,8 @@ async def _run(plan: Plan, cell: Cell, inner: InnerClient, outer: OuterClient, e
         return Finished(cell, await collect(inner, above, run.name, endpoint), None)
     search = Search(run.name)
     if above is not None:
-        policy = search_plan.policy()
-        policy.control = cell.group.control
-        search.campaign = (await above.create_campaign(run.name, policy, plan.request_id(cell))).name
+        campaign = await above.create_campaign(run.name, search_plan.policy(), plan.request_id(cell))
+        search.campaign = campaign.name
     await _catch_up(search, inner, above)
     await _set_going(search, inner, above)
     await follow(search, inner, above, lambda *_: None, until_stuck=True)
@@ -95,6 +94,7 @@ def _search_plan(plan: Plan, cell: Cell) -> SearchPlan:
         confirmation_seeds=design.confirmation_seeds,
         configuration_every=design.configuration_every,
         mechanism_every=design.mechanism_every,
+        control=cell.group.control,
         # A group must not learn from another.
         library=False,
         lessons=False,
