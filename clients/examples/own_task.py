@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 from bilevel.v1 import common_pb2, task_pb2, task_pb2_grpc
 
+from service_kit.errors import InvalidArgument
 from service_kit.parameters import InvalidConfiguration, Kind, Parameter, ParameterSpace, Scale, Value
 from service_kit.server import ServerSettings, run, serve
 from service_kit.translate import configuration_from_proto, duration_to_proto, space_to_proto
@@ -85,6 +86,8 @@ class Shop(task_pb2_grpc.TaskServiceServicer):
     async def Evaluate(
         self, request: task_pb2.EvaluateRequest, context: Any
     ) -> AsyncIterator[task_pb2.EvaluateResponse]:
+        if not 0.0 <= request.budget_fraction <= 1.0:
+            raise InvalidArgument.of("budget_fraction", f"must be from 0 to 1; got {request.budget_fraction}")
         configuration = SPACE.validate(configuration_from_proto(request.configuration))
         yield task_pb2.EvaluateResponse(progress=task_pb2.EvaluationProgress(fraction=0.5, step=1, phase="simulating"))
         # Other customers than the search has seen: another stream of random numbers.

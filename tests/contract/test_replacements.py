@@ -1,5 +1,5 @@
-"""Services can be replaced, in any language: an inner service in Node.js under our outer one, and a client in
-TypeScript, generated from the proto files as they are."""
+"""Services can be replaced, in any language: an inner service in Node.js under our outer one, a task in Node.js,
+and a client in TypeScript, generated from the proto files as they are."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from reference_task import ReferenceTask, started
 from clients.conformance.inner import INNER, InnerSubject
 from clients.conformance.outer import OUTER, OuterSubject
 from clients.conformance.suite import Examination, Verdict
+from clients.conformance.task import TASK, TaskSubject
 from clients.conformance.wire import Wire
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.long, NODE]
@@ -127,6 +129,19 @@ async def test_our_outer_service_keeps_the_protocol_over_it(replaced: Replaced) 
     await subject.close()
     assert wrong(examination) == []
     assert "OUTER-4.3" in {finding.clause for finding in examination.of(Verdict.HOLDS)}
+
+
+async def test_the_task_in_node_keeps_the_protocol(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.cache is not None
+    project = await asyncio.to_thread(npm, EXAMPLES / "tasks" / "brotli_delivery", pytestconfig.cache)
+    command = ["node", str(project / "server.js"), "--proto", str(ROOT / "proto")]
+    async with served(command, tmp_path) as address:
+        subject = TaskSubject(Wire.to("bilevel.v1.TaskService", "task", address), 0.1)
+        await subject.reach()
+        examination = await TASK.examine(subject, address, "full")
+        await subject.close()
+    assert examination.of(Verdict.VIOLATED, Verdict.UNDECIDED) == []
+    assert {"TASK-3.5", "TASK-5.2", "TASK-5.3", "TASK-5.4"} <= {f.clause for f in examination.of(Verdict.HOLDS)}
 
 
 @pytest.mark.timeout(300)

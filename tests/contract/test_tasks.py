@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 from bilevel.v1 import common_pb2, task_pb2
-from processes import served
+from processes import ROOT, served
 from reference_task import SPACE, ReferenceTask, started
 
 from clients.conformance.suite import Examination, Verdict
@@ -74,6 +74,13 @@ async def test_the_trainer_passes(tmp_path: Path) -> None:
     assert not examination.of(Verdict.VIOLATED, Verdict.ADVICE, Verdict.UNDECIDED), examination.findings
     seen = {finding.clause for finding in examination.of(Verdict.HOLDS)}
     assert {"TASK-5.1", "TASK-5.2", "TASK-5.3", "TASK-3.7"} <= seen
+
+
+@pytest.mark.long
+async def test_the_example_of_a_task_without_the_sdk_passes(tmp_path: Path) -> None:
+    async with served([sys.executable, str(ROOT / "clients" / "examples" / "own_task.py")], tmp_path) as address:
+        examination = await examined(address)
+    assert not examination.of(Verdict.VIOLATED, Verdict.ADVICE, Verdict.UNDECIDED), examination.findings
 
 
 class UnspeakableName(ReferenceTask):

@@ -17,7 +17,7 @@ from service_kit.parameters import Kind, Outcome
 pytestmark = pytest.mark.skipif(
     shutil.which("node") is None or shutil.which("npm") is None, reason="Node.js with npm is not installed"
 )
-FILES = ("package.json", "package-lock.json", ".npmrc", "server.js", "space.js", "measure.js")
+FILES = ("package.json", "package-lock.json", ".npmrc", "server.js", "space.js", "refusals.js", "measure.js")
 
 
 @pytest.fixture(scope="session")

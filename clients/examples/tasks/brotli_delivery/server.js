@@ -10,6 +10,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import grpc from "@grpc/grpc-js";
 import protoLoader from "@grpc/proto-loader";
+import { invalid } from "./refusals.js";
 import { CONSTRAINTS, PARAMETERS, complete, conflicts } from "./space.js";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
@@ -60,11 +61,6 @@ const task = {
   hardware: cpus()[0]?.model ?? process.arch,
 };
 
-const invalid = (violations) => ({
-  code: status.INVALID_ARGUMENT,
-  details: violations.map(({ parameter, description }) => `${parameter}: ${description}`).join("; "),
-});
-
 function describe(_call, answer) {
   answer(null, { task });
 }
@@ -83,7 +79,7 @@ function evaluate(call) {
     return { seconds: Number(nanoseconds / 1_000_000_000n), nanos: Number(nanoseconds % 1_000_000_000n) };
   };
   const { configuration, violations } = complete(call.request.configuration);
-  const fraction = call.request.budgetFraction || 1;
+  const fraction = call.request.budgetFraction === 0 ? 1 : call.request.budgetFraction;
   if (call.request.split === "SPLIT_HELD_OUT") violations.push({ parameter: "split", description: "must be SEARCH" });
   if (!(fraction > 0 && fraction <= 1)) violations.push({ parameter: "budget_fraction", description: "must be above 0, at most 1" });
   if (violations.length) return call.emit("error", invalid(violations));
