@@ -76,7 +76,7 @@ async def inner(
 ) -> None:
     """An InnerLoopService: runs, trials, the trace, mechanisms. Profiles: full, no-python.
 
-    It evaluates about ten configurations at full budget: configure it with a task whose evaluations are short.
+    It evaluates about twenty configurations at full budget: configure it with a task whose evaluations are short.
     """
     from clients.conformance.inner import INNER, InnerSubject
     from clients.conformance.inner.subject import SERVICE
