@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +31,16 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
+def _own_port() -> int:
+    """A free port that the system gives to nobody who asks for any: it must still be free when its owner restarts."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(first - 10_000, first)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 class Service:
     """One service that is started again whenever it ends, always at the same address."""
 
@@ -49,7 +61,7 @@ class Service:
 
     def _start(self) -> None:
         self._file.unlink(missing_ok=True)
-        listen = ["--listen", self.address or "127.0.0.1:0", "--address-file", str(self._file)]
+        listen = ["--listen", self.address, "--address-file", str(self._file)]
         with (self._folder / f"{self.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 # By setpriv, which replaces itself: Python code in a forked child of a gRPC process may hang.
@@ -64,14 +76,14 @@ class Service:
         self.starts += 1
 
     async def start(self) -> None:
-        """Start it for the first time and wait until it says where it listens."""
+        """Start it for the first time and wait until it listens."""
+        self.address = f"127.0.0.1:{_own_port()}"
         self._start()
         deadline = time.monotonic() + START_SECONDS
         while not self._file.exists():
             if time.monotonic() > deadline or self.ended:
                 raise RuntimeError(f"{self.name} did not start: {self.log_tail()}")
             await asyncio.sleep(0.05)
-        self.address = self._file.read_text().strip()
 
     @property
     def ended(self) -> bool:
