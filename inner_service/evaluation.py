@@ -22,8 +22,8 @@ PROGRESS_SECONDS = 0.5
 """Progress is passed on at most this often."""
 BUSY_HARD_LIMITS = 10
 """A task may be busy for so many of its own hard limits before that is taken for a mistake."""
-ATTEMPTS = 3
-"""Times an evaluation is begun again at once when the task is lost on the way."""
+ATTEMPTS = 8
+"""Times an evaluation is begun when the task is lost on the way; one that ends its task every time stops the run."""
 RECONNECT_SECONDS = 10.0
 """How long a lost task may take to come back."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 5.0

@@ -50,6 +50,8 @@ class Storm:
     runs: int = 0
     campaigns: int = 0
     trials: int = 0
+    trials_meanwhile: int = 0
+    """Of them, decided before the last hit."""
     rounds: int = 0
     events: int = 0
     promises: int = 0
@@ -124,6 +126,7 @@ async def _weather(
     workload.start()
     try:
         await _rage(storm, targets, random.Random(seed), kills, time.monotonic() + max(10.0, seconds - 45))
+        storm.trials_meanwhile = workload.trials
         workload.calm()
         unfinished = await workload.ended(CALM_SECONDS)
     finally:
@@ -146,7 +149,7 @@ async def _rage(storm: Storm, targets: list[Target], rng: random.Random, kills: 
     """Hit one to three targets at a time, at random moments."""
     waking: set[asyncio.Task[None]] = set()
     while storm.total < kills and time.monotonic() < until:
-        await asyncio.sleep(rng.uniform(0.3, 2.5))
+        await asyncio.sleep(rng.uniform(0.5, 4.0))
         together = rng.choices((1, 2, 3), (70, 20, 10))[0]
         for target in rng.sample(targets, together):
             kind = rng.choices(tuple(HITS), (60, 20, 20))[0]
@@ -206,7 +209,8 @@ def show(storms: list[Storm], options: argparse.Namespace) -> None:
         counts = ["/".join(str(storm.hits[target, kind]) for kind in ("kill", "stall", "restart")) for storm in storms]
         row(f"… {target}: kill/stall/restart", counts)
     row("runs, campaigns", [f"{storm.runs}, {storm.campaigns}" for storm in storms])
-    row("trials decided, research rounds stored", [f"{storm.trials}, {storm.rounds}" for storm in storms])
+    row("trials decided (during the storm)", [f"{storm.trials} ({storm.trials_meanwhile})" for storm in storms])
+    row("research rounds stored", [storm.rounds for storm in storms])
     row("events in the logs", [storm.events for storm in storms])
     row("acknowledgements checked", [storm.promises for storm in storms])
     row("minutes", [f"{storm.seconds / 60:.1f}" for storm in storms])
