@@ -15,8 +15,10 @@ import pytest
 from tests.end_to_end.conftest import Services
 from tests.end_to_end.person import User, wait_until
 
+pytestmark = pytest.mark.timeout(300)  # two starts of all services, which a busy machine makes slow
+
 COMMAND = (
-    *("--groups", "A,D,noop", "--trials", "4", "--repeats", "2", "--confirm", "1", "--seed", "5"),
+    *("--groups", "A,noop", "--trials", "4", "--repeats", "2", "--confirm", "1", "--seed", "5"),
     *("--configuration-every", "2", "--mechanism-every", "2"),
 )
 
@@ -42,10 +44,10 @@ def ablated(tmp_path_factory: pytest.TempPathFactory, own_task: str) -> tuple[Us
     database = user.folder / "out" / "data" / "inner.db"
     process = user.start("ablate", *place, *COMMAND)
     assert process.stdout is not None
-    said = next(line for line in process.stdout if line.startswith("[2/6]"))
+    said = next(line for line in process.stdout if line.startswith("[1/4]"))
     assert "left" in said
-    # Two runs have ended; the third has begun and is somewhere in the middle.
-    wait_until(lambda: len(decided(database)) > 2 * 5 + 1, 60, "the middle of the third run")
+    # A run has ended; the second has begun and is somewhere in the middle.
+    wait_until(lambda: len(decided(database)) > 5 + 2, 60, "the middle of the second run")
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     wait_until(lambda: not user.processes(), 20, "the end of all that the killed command had started")
@@ -62,12 +64,12 @@ def test_nothing_was_lost_and_no_trial_was_repeated(ablated) -> None:
     assert before.keys() <= after.keys()
     assert 0 < len(before) < len(after)
     runs = rows(user.folder / "out" / "runs.csv")
-    assert len({row["run"] for row in runs}) == 6
-    assert Counter(row["group"] for row in runs) == {"A": 2, "D": 2, "noop": 2}
+    assert len({row["run"] for row in runs}) == 4
+    assert Counter(row["group"] for row in runs) == {"A": 2, "noop": 2}
     assert {row["state"] for row in runs} == {"finished"}
     assert {row["trials"] for row in runs} == {"4"}
-    # Six baselines, six times four trials, and the calibration, measured once over both starts.
-    assert len(after) == 6 * 5 + 1
+    # Four baselines, four times four trials, and the calibration, measured once over both starts.
+    assert len(after) == 4 * 5 + 1
 
 
 def test_seeds_are_paired_and_all_groups_share_a_baseline(ablated) -> None:
@@ -83,7 +85,7 @@ def test_the_second_start_says_that_it_goes_on(ablated) -> None:
     _, results, _, said = ablated
     assert f"going on with ablation {results['ablation']} of own" in said
     assert "had ended before" in said
-    assert "[6/6]" in said
+    assert "[4/4]" in said
 
 
 def test_the_table_compares_each_group_with_the_first(ablated) -> None:
@@ -91,9 +93,9 @@ def test_the_table_compares_each_group_with_the_first(ablated) -> None:
     assert results["scripted"] is True
     for measure in ("search", "confirmed"):
         table = {row["group"]: row for row in results["results"][measure]}
-        assert list(table) == ["A", "D", "noop"]
+        assert list(table) == ["A", "noop"]
         assert all(row["estimate"]["n"] == 2 for row in table.values())
-        assert table["D"]["against_reference"]["pairs"] == 2
+        assert table["noop"]["against_reference"]["pairs"] == 2
     # A mechanism that does nothing changes nothing: the same seeds, the same answers, the same metrics.
     noop = {row["group"]: row for row in results["results"]["search"]}["noop"]
     assert noop["against_reference"]["mean"] == 0.0
@@ -103,7 +105,7 @@ def test_the_levels_did_what_their_group_says(ablated) -> None:
     runs = rows(ablated[0].folder / "out" / "runs.csv")
     by_group = {row["group"]: row for row in runs}
     assert by_group["A"]["levels"] == "1"
-    assert by_group["D"]["levels"] == by_group["noop"]["levels"] == "1 + 2"
+    assert by_group["noop"]["levels"] == "1 + 2"
     assert by_group["A"]["mechanisms_installed"] == "0"
     assert by_group["noop"]["mechanisms_installed"] == "1"
     assert by_group["noop"]["changed_decisions"] == "0"
@@ -112,7 +114,7 @@ def test_the_levels_did_what_their_group_says(ablated) -> None:
 def test_another_design_in_the_same_folder_is_refused(ablated, own_task: str) -> None:
     user = ablated[0]
     arguments = ("ablate", "--local", "--task", "own", "--serve-task", f"own={own_task}", "--out", "out")
-    done = user.bilevel(*arguments, "--groups", "A,D,noop", "--trials", "5")
+    done = user.bilevel(*arguments, "--groups", "A,noop", "--trials", "5")
     assert done.returncode == 2
     assert "trials is 4, not 5" in done.stderr
 
