@@ -6,7 +6,8 @@ from typing import Any
 
 from bilevel.v1 import outer_pb2, trace_pb2
 
-from clients.conformance.expect import expect, same
+from clients.conformance.expect import expect, invalid, refused, same
+from clients.conformance.inner.runs import NO_RUN
 from clients.conformance.outer.subject import OUTER, OuterSubject
 from clients.conformance.suite import NotSeen
 
@@ -112,6 +113,23 @@ async def degrades(outer: OuterSubject) -> None:
     same("the outcomes of level 2", outcomes, ["RESEARCH_OUTCOME_NOT_SUPPORTED"] * len(outcomes))
     expect(outcomes, "level 2 must leave a session that says NOT_SUPPORTED")
     same("the rounds that a model was asked", len(_of(seen.events, "round_finished")), 0)
+
+
+@OUTER.check("OUTER-4.4")
+async def previews(outer: OuterSubject) -> None:
+    """PreviewPrompt gives every round's prompt and changes nothing"""
+    campaign = await outer.idle()
+    before = await outer.inner.run(campaign.run)
+    for round_ in (outer_pb2.RESEARCH_ROUND_UNSPECIFIED, *outer_pb2.ResearchRound.values()[1:5]):
+        shown = await outer.wire.call("PreviewPrompt", run=campaign.run, round=round_)
+        name = outer_pb2.ResearchRound.Name(round_)
+        expect(shown.messages and all(message.content for message in shown.messages), f"{name} must have messages")
+        expect(shown.estimated_tokens > 0, f"{name} must say how large its prompt is")
+    same("the run after previews", (await outer.inner.run(campaign.run)).etag, before.etag)
+    same("the campaign after previews", (await outer.campaign(campaign.name)).usage.calls, 0)
+    call = outer.wire.call("PreviewPrompt", run=campaign.run, context_tokens=-1)
+    await invalid(call, "PreviewPrompt with context_tokens -1", "context_tokens")
+    await refused(outer.wire.call("PreviewPrompt", run=NO_RUN), "PreviewPrompt of no run", "NOT_FOUND")
 
 
 def _of(events: Any, kind: str) -> list[Any]:
