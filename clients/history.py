@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from bilevel.v1 import common_pb2, task_pb2, trace_pb2
 
 from clients.memory_history import MemoryHistory
+from clients.stopping import Stopping
 
 TERMINAL = {trace_pb2.RUN_STATE_FINISHED, trace_pb2.RUN_STATE_CANCELLED, trace_pb2.RUN_STATE_FAILED}
 """Run states after which nothing happens any more."""
@@ -137,6 +138,10 @@ class RunHistory:
     calls: list[trace_pb2.ModelCalled] = field(default_factory=list)
     spending: Spending = field(default_factory=Spending)
     confirmation: trace_pb2.Confirmation | None = None
+    stopping: Stopping = field(default_factory=Stopping)
+    noise_floor: trace_pb2.NoiseFloor | None = None
+    gain_checks: list[trace_pb2.GainChecked] = field(default_factory=list)
+    """Small gains that were checked on a second seed."""
     memory: MemoryHistory = field(default_factory=MemoryHistory)
     """What lessons had to do with the run."""
     events: Counter[str] = field(default_factory=Counter)
@@ -255,6 +260,7 @@ class RunHistory:
         trial.state = trace_pb2.TRIAL_STATE_KEPT if what.kept else trace_pb2.TRIAL_STATE_DISCARDED
         trial.message = what.reason or trial.message
         trial.decide_time.CopyFrom(event.time)
+        self.stopping.decided(what)
         if what.kept:
             self.incumbent = what.number
         if what.new_best:
@@ -318,6 +324,15 @@ class RunHistory:
 
     def on_lessons_written(self, what: trace_pb2.LessonsWritten, event: trace_pb2.TraceEvent) -> None:
         self.memory.writings.append(what)
+
+    def on_early_stop_judged(self, what: trace_pb2.EarlyStopJudged, event: trace_pb2.TraceEvent) -> None:
+        self.stopping.judged(what)
+
+    def on_noise_estimated(self, what: trace_pb2.NoiseEstimated, event: trace_pb2.TraceEvent) -> None:
+        self.noise_floor = what.floor
+
+    def on_gain_checked(self, what: trace_pb2.GainChecked, event: trace_pb2.TraceEvent) -> None:
+        self.gain_checks.append(what)
 
     def on_run_confirmed(self, what: trace_pb2.RunConfirmed, event: trace_pb2.TraceEvent) -> None:
         self.confirmation = what.confirmation

@@ -22,7 +22,7 @@ METHODS = Methods(
         *("ListTasks", "CreateRun", "GetRun", "ListRuns", "GetTrial", "ListTrials", "DescribeSearch"),
         *("ListMechanisms", "ListLessons", "GetLesson", "CreateLesson"),
     ),
-    slow=("Propose", "CheckMechanism", "InstallMechanism"),
+    slow=("Propose", "Accept", "CheckMechanism", "InstallMechanism"),
 )
 """What gRPC may do about each method."""
 

@@ -14,6 +14,7 @@ from clients.campaign_history import CampaignHistory
 from clients.history import RunHistory
 from clients.inner import InnerClient
 from clients.outer import OuterClient
+from clients.run_options import RunOptions
 from service_kit.errors import InvalidArgument
 from service_kit.parameters import Value
 from service_kit.translate import values_to_proto
@@ -63,6 +64,8 @@ class SearchPlan:
     """Whether lessons of earlier runs are shown, and new ones written. Off for bare level 1."""
     compare_lessons: bool = False
     """Whether every proposal is asked for a second time without lessons, to measure what they change."""
+    options: RunOptions = field(default_factory=RunOptions)
+    """Further budgets, how places are filled, early stopping, noise."""
 
     def spec(self) -> trace_pb2.RunSpec:
         """The run's side of the plan."""
@@ -81,6 +84,7 @@ class SearchPlan:
             use_lessons=self.lessons,
             compare_lessons=self.compare_lessons,
         )
+        self.options.fill(spec)
         for name, value in values_to_proto(self.start).items():
             spec.start.values[name].CopyFrom(value)
         return spec
@@ -97,6 +101,7 @@ class SearchPlan:
             probation_trials=self.probation_trials,
             library=outer_pb2.LIBRARY_USE_OFFERED if self.library else outer_pb2.LIBRARY_USE_NONE,
             max_tokens=self.max_tokens,
+            max_cost_usd=self.options.max_cost_usd,
         )
 
 

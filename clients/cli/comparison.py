@@ -21,6 +21,7 @@ _ROWS: Sequence[tuple[str, Callable[[Summary], str]]] = (
         "trials",
         lambda s: f"{s.trials}: {s.kept} kept, {s.failed} failed, {s.refused} refused",
     ),
+    ("stopped early", lambda s: stopped(s)),
     ("mechanisms installed", lambda s: str(s.mechanisms_installed)),
     ("decisions they changed", lambda s: str(s.changed_decisions)),
     ("tokens", lambda s: f"{s.prompt_tokens + s.completion_tokens:,} in {wording.count(s.model_calls, 'call')}"),
@@ -39,6 +40,13 @@ def confirmed(summary: Summary) -> str:
     if summary.confirmed_low is not None:
         text += f" [{wording.signed(summary.confirmed_low)}, {wording.signed(summary.confirmed_high)}]"
     return f"{text} ({wording.count(summary.confirmation_seeds, 'fresh seed')}, {summary.confirmed_split})"
+
+
+def stopped(summary: Summary) -> str:
+    """How many trials were stopped early, and how often the rule erred where that was checked."""
+    if not summary.audited_stops:
+        return str(summary.stopped_early)
+    return f"{summary.stopped_early}; wrong in {summary.wrong_stops} of {summary.audited_stops} audited"
 
 
 def print_summaries(summaries: Sequence[Summary], console: Console) -> None:

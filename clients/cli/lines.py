@@ -92,6 +92,29 @@ def _confirmed(search: Search, what: trace_pb2.RunConfirmed) -> str:
     return f"confirmed gain {wording.interval(what.confirmation)} on {len(what.confirmation.seeds)} fresh seeds"
 
 
+def _judged(search: Search, what: trace_pb2.EarlyStopJudged) -> str:
+    done = "stopped early" if what.stopped else "would be stopped early, runs on to check the rule"
+    return f"trial {what.number} {done} at {what.fraction:.0%} of the budget"
+
+
+def _noise(search: Search, what: trace_pb2.NoiseEstimated) -> str:
+    deviation, small = wording.metric(what.floor.standard_deviation), wording.metric(what.floor.small_gain)
+    return f"noise {deviation}; gains below {small} are checked on a second seed"
+
+
+def _gain(search: Search, what: trace_pb2.GainChecked) -> str:
+    second = wording.signed(what.second_gain) if what.HasField("second_gain") else "not measured"
+    held = "holds" if what.held else "does not hold"
+    return f"trial {what.number}: small gain {wording.signed(what.first_gain)} {held} on a second seed: {second}"
+
+
+def _remeasured(search: Search, what: trace_pb2.TrialRemeasured) -> str:
+    why = wording.member(trace_pb2.RemeasurePurpose.Name(what.purpose), "REMEASURE_PURPOSE_")
+    result = what.result
+    said = wording.metric(result.metric) if result.HasField("metric") else wording.outcome(result.outcome)
+    return f"{why}: trial {what.number} on seed {what.seed}: {said}"
+
+
 _LINES: dict[str, Callable[[Search, Any], str]] = {
     "trial_decided": _decided,
     "trial_rejected": _rejected,
@@ -102,6 +125,10 @@ _LINES: dict[str, Callable[[Search, Any], str]] = {
         f"mechanisms {' and '.join(map(short, what.mechanisms))} conflict: {what.evidence}"
     ),
     "run_confirmed": _confirmed,
+    "early_stop_judged": _judged,
+    "noise_estimated": _noise,
+    "gain_checked": _gain,
+    "trial_remeasured": _remeasured,
     "availability_changed": lambda search, what: wording.availability(what),
     "proposal_failed": lambda search, what: f"no proposal: {what.reason}",
     "task_misbehaved": lambda search, what: (

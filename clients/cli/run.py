@@ -34,8 +34,42 @@ async def run(
     ] = None,
     name: Annotated[str, typer.Option(help="A name for people.")] = "",
     parallel: Annotated[int, typer.Option(min=1, help="Candidates evaluated at the same time.")] = 1,
+    asynchronous: Annotated[
+        bool, typer.Option("--asynchronous", help="With --parallel: fill a place as soon as it is free, no batches.")
+    ] = False,
     confirm: Annotated[int, typer.Option(min=0, help="Fresh seeds for confirming the result; 0 skips it.")] = 5,
-    max_tokens: Annotated[int, typer.Option(min=0, help="Stop cleanly after so many tokens; 0 is no limit.")] = 0,
+    max_tokens: Annotated[
+        int, typer.Option(min=0, help="Stop cleanly before a loop uses more tokens; 0 is no limit.")
+    ] = 0,
+    max_cost: Annotated[
+        float,
+        typer.Option(min=0, metavar="USD", help="Stop cleanly before a loop costs more; needs the price."),
+    ] = 0.0,
+    max_time: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Stop cleanly before so much time has passed; 0: none."),
+    ] = 0.0,
+    max_evaluation_time: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Stop cleanly before all evaluations together (GPU time, with one GPU each) took longer.",
+        ),
+    ] = 0.0,
+    early_stopping: Annotated[
+        str, typer.Option(metavar="RULE", help="Stop trials that will not win: median or curve. Off by default.")
+    ] = "",
+    audit: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of early stops that are not made, to measure how often the rule errs."),
+    ] = None,
+    noise_repeats: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Measure the baseline on so many more seeds, and small gains on a second one; 0: off."
+        ),
+    ] = 0,
     lessons: Annotated[
         bool | None,
         typer.Option(
@@ -78,6 +112,7 @@ async def run(
     a run on a service running (`bilevel watch`, `bilevel cancel`) and stops everything that --local started.
     """
     from clients.cli.resources import check_folder, split_settings
+    from clients.run_options import RunOptions
     from clients.searching import SearchPlan, read_control, read_levels
     from service_kit.errors import InvalidArgument
 
@@ -99,6 +134,7 @@ async def run(
         parallelism=parallel,
         confirmation_seeds=confirm,
         max_tokens=max_tokens,
+        options=RunOptions(asynchronous, max_time, max_evaluation_time, max_cost, early_stopping, audit, noise_repeats),
     )
     split_settings(settings or [])  # before anything is started
     if local:

@@ -186,8 +186,8 @@ def _marks(record: RunRecord, scale: _Scale) -> list[Mark]:
             title += f", {wording.metric(metric)}"
         if trial.state == trace_pb2.TRIAL_STATE_REJECTED:
             continue
-        if metric is None and trial.outcome == common_pb2.OUTCOME_UNSPECIFIED:
-            continue
+        if metric is None and trial.outcome in (common_pb2.OUTCOME_UNSPECIFIED, common_pb2.OUTCOME_STOPPED_EARLY):
+            continue  # nothing to draw: it is under way, or ended before it had a metric to stand at
         kind = "failed" if metric is None else "kept" if trial.state == trace_pb2.TRIAL_STATE_KEPT else "discarded"
         what = ", ".join(wording.changes(trial, history.trials.get(history.bases.get(number, -1))))
         marks.append(

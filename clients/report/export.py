@@ -67,7 +67,7 @@ def to_json(message: Message) -> dict[str, Any]:
 
 def _status(trial: trace_pb2.Trial) -> str:
     if not trial.HasField("metric"):
-        return "crash"
+        return "discard" if trial.outcome == common_pb2.OUTCOME_STOPPED_EARLY else "crash"
     return "keep" if trial.state == trace_pb2.TRIAL_STATE_KEPT else "discard"
 
 

@@ -122,6 +122,12 @@ class RunRecord:
             trials=history.decided,
             kept=sum(1 for trial in decided if trial.state == trace_pb2.TRIAL_STATE_KEPT),
             failed=sum(1 for trial in decided if trial.outcome not in _MEASURED),
+            stopped_early=history.stopping.stopped,
+            audited_stops=len(history.stopping.measured),
+            wrong_stops=len(history.stopping.errors),
+            noise=history.noise_floor.standard_deviation if history.noise_floor is not None else None,
+            gains_checked=len(history.gain_checks),
+            gains_held=sum(1 for check in history.gain_checks if check.held),
             refused=sum(1 for t in history.trials.values() if t.state == trace_pb2.TRIAL_STATE_REJECTED),
             mechanisms_installed=len(generated),
             mechanisms_effective=sum(1 for mechanism in generated if mechanism.changes),
@@ -167,7 +173,17 @@ class Summary:
     """Kept or discarded, without the baseline."""
     kept: int
     failed: int
-    """Decided trials without a metric."""
+    """Decided trials without a metric that nobody stopped."""
+    stopped_early: int
+    audited_stops: int
+    """Trials that would have been stopped, were drawn to run to the end, and have a metric."""
+    wrong_stops: int
+    """Of those, the ones that were better than the incumbent after all: the rule's errors."""
+    noise: float | None
+    """Standard deviation of the baseline over seeds; None where it was not measured."""
+    gains_checked: int
+    """Small gains that were measured on a second seed."""
+    gains_held: int
     refused: int
     """Trials refused before they ran; they cost no budget."""
     mechanisms_installed: int
@@ -211,7 +227,7 @@ async def collect(inner: InnerClient, outer: OuterClient | None, run: str, endpo
     return RunRecord(events, campaign_events, endpoint)
 
 
-_MEASURED = {common_pb2.OUTCOME_UNSPECIFIED, common_pb2.OUTCOME_SUCCEEDED}
+_MEASURED = {common_pb2.OUTCOME_UNSPECIFIED, common_pb2.OUTCOME_SUCCEEDED, common_pb2.OUTCOME_STOPPED_EARLY}
 _DECIDED = {trace_pb2.TRIAL_STATE_KEPT, trace_pb2.TRIAL_STATE_DISCARDED}
 
 

@@ -54,7 +54,7 @@ class PastTrial:
     @property
     def failed(self) -> bool:
         """Whether it ran and ended without a metric; a cancelled one says nothing about its configuration."""
-        return self.outcome not in (None, Outcome.SUCCEEDED, Outcome.CANCELLED)
+        return self.outcome not in (None, Outcome.SUCCEEDED, Outcome.CANCELLED, Outcome.STOPPED_EARLY)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
