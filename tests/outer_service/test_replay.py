@@ -74,6 +74,7 @@ def plain(message: Any, names: Mapping[str, str]) -> Any:
     return cleaned(data)
 
 
+@pytest.mark.long
 async def test_a_replayed_campaign_gives_the_same_trace_without_an_endpoint(tmp_path: Path) -> None:
     tape = tmp_path / "tape"
     group, researcher = await process("clients.scripted_researcher", tmp_path)
