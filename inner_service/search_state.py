@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from inner_service.lessons.lesson import Lesson
 from inner_service.run import REMEMBERED, Search, Trial, TrialState
 from mechanisms.fence import fenced
 from mechanisms.interface import Candidate
-from mechanisms.tallies import tallies
+from mechanisms.tallies import Tally, tallies
 from service_kit.llm.failures import Message
-from service_kit.llm.prompts import Detail, Templates, first, fitting, shortened
+from service_kit.llm.prompts import Detail, Templates, first, fitting, outline, shortened
 from service_kit.once import once_each
 from service_kit.parameters import Kind, Parameter, Value, brief, configuration_to_json, value_to_json
 
@@ -102,18 +103,24 @@ def proposer_prompt(search: Search, briefing: Briefing, limit: int = 0) -> tuple
     values = {"search": search, "run": search.run, "task": search.run.task, "briefing": briefing}
     decided = search.decided()
     complete = search_state(search, briefing)
+    texts = {key: _text(value) for key, value in complete.items() if key != "trials"}
+
+    @cache
+    def counted() -> tuple[Tally, ...]:
+        return tallies(decided, search.run.task.objective)
 
     def build(detail: Detail) -> tuple[Message, ...]:
-        trials, left_out = shortened(complete["trials"], detail)
+        trials, left_out = shortened(complete["trials"], detail, _outline)
         files, other_files = first(search.run.task.sources, detail.sources, "files of the task's source")
-        state = json.dumps({**complete, "trials": trials}, ensure_ascii=False, separators=(",", ":"))
+        parts = {**dict.fromkeys(complete), **texts, "trials": f"[{','.join(map(_trial_text, trials))}]"}
+        state = ",".join(f'"{key}":{text}' for key, text in parts.items())
         known = {
             **values,
-            "state": state,
+            "state": f"{{{state}}}",
             "sources": _sources(search),
             "files": files,
             "left_out": left_out + other_files,
-            "tallies": tallies(decided, search.run.task.objective) if left_out else (),
+            "tallies": counted() if left_out else (),
         }
         return (
             Message("system", render("propose_system.j2", known)),
@@ -162,6 +169,17 @@ def _trial(trial: Trial) -> dict[str, Any]:
     data = trial.record().to_json()
     del data["configuration"]
     return {**data, "rejected": trial.state is TrialState.REJECTED}
+
+
+# Of the thousand trials of a long search, only the newest is new to a prompt.
+_outline = once_each(REMEMBERED)(outline)
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+_trial_text = once_each(2 * REMEMBERED)(_text)
 
 
 def _lesson(lesson: Lesson) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from mechanisms.interface import TrialRecord
@@ -26,17 +26,28 @@ class Tally:
     """The largest gain over the incumbent of its time, in the objective's unit; negative when every try was worse."""
 
 
-def incumbent_of(trial: TrialRecord, trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The trial that ``trial`` was a change of: the newest kept one before it with the metric that it had to beat."""
-    before = [other for other in trials if other.kept and other.number < trial.number]
-    exact = [other for other in before if other.metric is not None and other.metric == trial.incumbent_metric]
-    candidates = exact or before
-    return candidates[-1] if candidates else None
+class Incumbents:
+    """Which kept trial each trial was a change of."""
+
+    def __init__(self, trials: Iterable[TrialRecord]) -> None:
+        self._kept = [trial for trial in trials if trial.kept]
+        self._by_metric: defaultdict[float | None, list[TrialRecord]] = defaultdict(list)
+        for trial in self._kept:
+            if trial.metric is not None:
+                self._by_metric[trial.metric].append(trial)
+
+    def of(self, trial: TrialRecord) -> TrialRecord | None:
+        """The newest kept trial before ``trial`` with the metric that it had to beat; else the newest kept one."""
+        for candidates in (self._by_metric.get(trial.incumbent_metric, ()), self._kept):
+            for other in reversed(candidates):
+                if other.number < trial.number:
+                    return other
+        return None
 
 
-def directions(trial: TrialRecord, trials: Sequence[TrialRecord]) -> dict[str, str]:
+def directions(trial: TrialRecord, incumbents: Incumbents) -> dict[str, str]:
     """Which way each changed parameter was moved."""
-    incumbent = incumbent_of(trial, trials)
+    incumbent = incumbents.of(trial)
     base = incumbent.configuration if incumbent is not None else {}
     return {name: _direction(base.get(name), value) for name, value in trial.changes.items()}
 
@@ -58,9 +69,10 @@ def _size(value: Value | None) -> float | None:
 def tallies(trials: Sequence[TrialRecord], objective: Objective) -> tuple[Tally, ...]:
     """Every parameter and direction among the decided trials, the most tried first."""
     found: defaultdict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
+    incumbents = Incumbents(trials)
     for trial in trials:
         if trial.kept is not None:
-            for name, direction in directions(trial, trials).items():
+            for name, direction in directions(trial, incumbents).items():
                 found[name, direction].append(trial)
     rows = [_tally(name, direction, members, objective) for (name, direction), members in found.items()]
     return tuple(sorted(rows, key=lambda row: (-row.tries, row.parameter, row.direction)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from mechanisms.fence import fenced
 from mechanisms.interface import TrialRecord
-from mechanisms.tallies import directions, tallies
+from mechanisms.tallies import Incumbents, directions, tallies
 from outer_service.campaign import Offer, OpenSession
 from outer_service.observed import Observation, ObservedMechanism, SearchDescription
 from service_kit.llm.failures import Message
@@ -61,7 +61,8 @@ def prompt(
     """
     session: OpenSession | None = more.get("session")
     offered = session.offered if session is not None else ()
-    complete = [_trial(trial, observation.trials) for trial in observation.trials]
+    incumbents = Incumbents(observation.trials)
+    complete = [_trial(trial, incumbents) for trial in observation.trials]
     values: Mapping[str, Any] = {
         "observation": observation,
         "run": observation.run,
@@ -94,10 +95,10 @@ def _point(trial: TrialRecord | None) -> dict[str, Any] | None:
     return {"number": trial.number, "metric": trial.metric, "configuration": configuration}
 
 
-def _trial(trial: TrialRecord, trials: Sequence[TrialRecord]) -> dict[str, Any]:
+def _trial(trial: TrialRecord, incumbents: Incumbents) -> dict[str, Any]:
     data = trial.to_json()
     del data["configuration"]
-    return {**data, "directions": directions(trial, trials)}
+    return {**data, "directions": directions(trial, incumbents)}
 
 
 def _mechanism(mechanism: ObservedMechanism) -> dict[str, Any]:

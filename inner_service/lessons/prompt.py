@@ -10,7 +10,7 @@ from inner_service.lessons.draft import MOST_WRITTEN
 from inner_service.lessons.lesson import Lesson
 from inner_service.run import Search
 from inner_service.search_state import Briefing, render, search_state
-from mechanisms.tallies import directions, tallies
+from mechanisms.tallies import Incumbents, directions, tallies
 from service_kit.llm.failures import Message
 from service_kit.llm.prompts import Detail, fitting, shortened
 
@@ -23,7 +23,8 @@ def lessons_prompt(search: Search, known: Sequence[Lesson], limit: int = 0) -> t
     """
     state = search_state(search, Briefing({}, (), 0))
     decided = search.decided()
-    moved = {trial.number: directions(trial, decided) for trial in (trial.record() for trial in search.trials)}
+    incumbents, counts = Incumbents(decided), tallies(decided, search.run.task.objective)
+    moved = {trial.number: directions(trial, incumbents) for trial in (trial.record() for trial in search.trials)}
     complete = [{**shown, "directions": moved[shown["number"]]} for shown in state["trials"]]
 
     def build(detail: Detail) -> tuple[Message, ...]:
@@ -35,7 +36,7 @@ def lessons_prompt(search: Search, known: Sequence[Lesson], limit: int = 0) -> t
             "most": MOST_WRITTEN,
             "state": json.dumps({**state, "trials": trials}, ensure_ascii=False, separators=(",", ":")),
             "left_out": left_out,
-            "tallies": tallies(decided, search.run.task.objective),
+            "tallies": counts,
         }
         return Message("system", render("lessons_system.j2", values)), Message("user", render("lessons.j2", values))
 

@@ -39,6 +39,7 @@ class Templates:
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # the version below is that of the templates as they were at the start
         )
         digest = hashlib.sha256()
         for file in sorted(folder.glob("*.j2")):
@@ -102,8 +103,15 @@ def fitting(
     raise ModelError(Failure.CONTEXT_TOO_LONG, said)
 
 
-def shortened(trials: Sequence[dict[str, Any]], detail: Detail) -> tuple[list[dict[str, Any]], list[str]]:
-    """Trials as a prompt shows them, and what was left out of them in sentences."""
+def outline(trial: dict[str, Any]) -> dict[str, Any]:
+    """What a trial changed and what came of it."""
+    return {**{key: trial[key] for key in ESSENTIAL if key in trial}, "message": ""}
+
+
+def shortened(
+    trials: Sequence[dict[str, Any]], detail: Detail, outline: Callable[[dict[str, Any]], dict[str, Any]] = outline
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Trials as a prompt shows them, and what was left out of them in sentences. ``outline`` makes the short ones."""
     shown, left_out = list(trials), list[str]()
     if detail.trials is not None and len(shown) > detail.trials:
         recent = {trial["number"] for trial in shown[-detail.trials :]} if detail.trials else set()
@@ -112,8 +120,7 @@ def shortened(trials: Sequence[dict[str, Any]], detail: Detail) -> tuple[list[di
             left_out.append(f"{len(trials) - len(shown)} of {len(trials)} trials: old ones that were not kept")
     if detail.full is not None and len(shown) > detail.full:
         old, new = shown[: len(shown) - detail.full], shown[len(shown) - detail.full :]
-        brief = [{**{key: trial[key] for key in ESSENTIAL if key in trial}, "message": ""} for trial in old]
-        shown = [*brief, *new]
+        shown = [*map(outline, old), *new]
         left_out.append(f"hypothesis, side metrics and message of the {len(old)} oldest shown trials")
     return shown, left_out
 

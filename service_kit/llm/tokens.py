@@ -22,7 +22,7 @@ MESSAGE = 8
 
 def estimate(text: str) -> int:
     """Tokens of a text, on the high side."""
-    plain = len(text) if text.isascii() else sum(character.isascii() for character in text)
+    plain = len(text) if text.isascii() else len(text.encode("ascii", "ignore"))
     return math.ceil(plain * ASCII_CHARACTER + (len(text) - plain) * OTHER_CHARACTER)
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mechanisms.findings import Stage
 from mechanisms.interface import Hook, Origin, TrialRecord
-from mechanisms.tallies import directions, tallies
+from mechanisms.tallies import Incumbents, directions, tallies
 from outer_service.answers import Generation
 from outer_service.campaign import CompletedRound, Judgement, OpenSession, ResearchOutcome, Round
 from outer_service.digest import prompt
@@ -149,7 +149,8 @@ DESCRIPTION = SearchDescription(
 
 
 def test_directions_are_seen_from_the_incumbent_of_the_time() -> None:
-    seen = [directions(trial, observation().trials) for trial in observation().trials]
+    incumbents = Incumbents(observation().trials)
+    seen = [directions(trial, incumbents) for trial in observation().trials]
     assert seen[1:] == [
         {"BATCH": "increase"},
         {"BATCH": "decrease"},
