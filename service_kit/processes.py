@@ -13,8 +13,12 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+import structlog
 
 from service_kit.errors import ServiceError
+from service_kit.strays import MARK, kill_strays, marked, new_mark
+
+log = structlog.get_logger("service_kit.processes")
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _KEEP = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
@@ -39,7 +43,7 @@ async def spawn(
     pass_fds: Sequence[int] = (),
     limit: int = 2**16,
 ) -> ProcessGroup:
-    """Start ``argv`` in a session of its own, in exactly the environment ``env``.
+    """Start ``argv`` in a session of its own, in exactly the environment ``env`` and the mark of its process tree.
 
     ``stdin``, ``stdout`` and ``stderr`` are as for :func:`asyncio.create_subprocess_exec`; ``limit`` is the longest
     line in bytes that the pipes' ``readline`` takes. The command ends with this process, however that ends (Linux).
@@ -52,10 +56,11 @@ async def spawn(
         raise RuntimeError("spawn must be called from the main thread: a child dies with the thread that started it")
     if shutil.which(argv[0], path=env.get("PATH", os.defpath)) is None:
         raise ServiceError(f"the command {argv[0]!r} cannot be run", hint="Check that it is installed and executable.")
+    mark = new_mark()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
         *(str(os.getpid()), ",".join(map(str, pass_fds)), env.get("LC_CTYPE", ""), *argv),
-        env=dict(env),
+        env={**env, MARK: marked(mark)},
         cwd=cwd,
         stdin=stdin,
         stdout=stdout,
@@ -64,7 +69,7 @@ async def spawn(
         limit=limit,
         start_new_session=True,
     )
-    return ProcessGroup(process)
+    return ProcessGroup(process, mark)
 
 
 class ProcessGroup:
@@ -73,8 +78,9 @@ class ProcessGroup:
     ``async with await spawn(...) as group:`` kills what is left at the end of the block, cancelled or not.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, mark: str) -> None:
         self._process = process
+        self._mark = mark
 
     async def __aenter__(self) -> Self:
         return self
@@ -114,7 +120,27 @@ class ProcessGroup:
 
     async def wait(self) -> int:
         """The return code, once the command has ended and nothing of it is left."""
+        await self._supervisor_ended()
+        left = await asyncio.to_thread(kill_strays, self._mark)  # none, unless the supervisor itself was killed
+        if left:
+            log.error("processes cannot be killed as fast as they start new ones", left=left)
         return await self._process.wait()
+
+    async def _supervisor_ended(self) -> None:
+        """Wait for the supervisor's own end: asyncio's wait is for that of its pipes too, which strays may hold."""
+        if self.returncode is not None or sys.platform != "linux":
+            return
+        try:
+            handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_reader(handle, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(handle)
+            os.close(handle)
 
     async def terminate(self, grace: float) -> int:
         """Ask the command's group to end (SIGTERM), kill everything after ``grace`` seconds, and reap it."""

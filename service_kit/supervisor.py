@@ -11,6 +11,8 @@ SIGTERM    is passed on to the command's process group
 SIGUSR2    kills every descendant at once; also sent when the parent dies
 =========  ==========================================================
 
+Of its own death by SIGKILL it cannot tell anyone: see :mod:`service_kit.strays` for what happens then.
+
 When the command ends, its remaining descendants are killed and the supervisor ends the way the command did. It only
 imports what a bare interpreter starts with, because its start-up is part of every child's.
 """

@@ -72,6 +72,29 @@ async def test_a_second_service_on_the_same_database_is_refused(process, tmp_pat
     assert "is in use by another process" in said.decode()
 
 
+async def test_a_service_killed_while_it_confirms_goes_on_with_what_is_missing(process, task) -> None:
+    task.hold_after(4)  # the baseline, a trial, and two of the four evaluations that confirm
+    stub = await process.start()
+    spec = trace_pb2.RunSpec(task="quadratic", max_trials=1, seed=1, confirmation_seeds=2)
+    name = (await stub.CreateRun(pb.CreateRunRequest(spec=spec))).run.name
+    await stub.StartRun(pb.StartRunRequest(name=name))
+    for _ in range(5):
+        await asyncio.wait_for(task.started.get(), 20)
+    async for item in stub.WatchTrace(pb.WatchTraceRequest(run=name)):
+        if item.event.HasField("trial_remeasured") and item.event.trial_remeasured.number == 1:
+            break
+    await process.kill()
+    task.gate.set()
+
+    stub = await process.start()
+    events = await asyncio.wait_for(watched(stub, name), 30)
+    measured = [(e.trial_remeasured.number, e.trial_remeasured.seed) for e in events if e.HasField("trial_remeasured")]
+    assert len(measured) == len(set(measured)) == 4
+    assert len(task.requests) == 2 + 4 + 1, "only the one that was cut off is begun again"
+    run = (await stub.GetRun(pb.GetRunRequest(name=name))).run
+    assert (run.state, len(run.confirmation.seeds)) == (trace_pb2.RUN_STATE_FINISHED, 2)
+
+
 async def test_a_paused_run_stays_paused_over_a_restart(process, task) -> None:
     stub = await process.start()
     spec = trace_pb2.RunSpec(task="quadratic", max_trials=4, checkpoint_every=2)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from service_kit import strays
 from service_kit.errors import ServiceError
 from service_kit.processes import ProcessGroup, clean_environment, spawn
 
@@ -101,6 +103,37 @@ async def test_the_tree_dies_with_a_parent_that_is_killed(tmp_path: Path) -> Non
     await process.wait()
 
 
+async def test_a_descendant_that_kills_its_supervisor_leaves_nobody_behind() -> None:
+    """The command kills the supervisor once all of its descendants, one of every kind, are known to run."""
+    script = TREE.replace('os.write(1, f"root', 'sys.stdin.readline(); os.kill(os.getppid(), 9); os.write(1, f"root')
+    group = await spawn([sys.executable, "-c", script, *KINDS], env=clean_environment(), stdin=PIPE, stdout=PIPE)
+    assert group.stdout is not None
+    assert group.stdin is not None
+    pids = [int((await group.stdout.readline()).split()[1]) for _ in KINDS]
+    group.stdin.write(b"go\n")
+    assert await asyncio.wait_for(group.wait(), 20) == -signal.SIGKILL
+    assert not [pid for pid in pids if running(pid)]
+
+
+async def test_marks_add_up_so_that_an_outer_tree_finds_what_an_inner_one_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(strays.MARK, "outer")
+    group = await spawn(["/bin/sh", "-c", "echo ready; sleep 3600"], env=clean_environment(), stdout=PIPE)
+    assert group.stdout is not None
+    assert await group.stdout.readline() == b"ready\n"
+    assert await asyncio.to_thread(strays.kill_strays, "outer") == 0
+    assert await asyncio.wait_for(group.wait(), 20) == -signal.SIGKILL
+
+
+def running(pid: int) -> bool:
+    """Whether a process lives; one that is dead and waits for init to notice does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 async def test_leaving_the_block_kills_the_command_even_when_cancelled() -> None:
     started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -133,7 +166,9 @@ async def test_the_command_sees_exactly_the_given_environment(monkeypatch: pytes
     assert clean_environment("CUDA_VISIBLE_DEVICES")["CUDA_VISIBLE_DEVICES"] == "1"
     group = await spawn(["/usr/bin/env"], env={"ONLY": "this"}, stdout=PIPE)
     assert group.stdout is not None
-    assert await group.stdout.read() == b"ONLY=this\n"
+    only, mark = (await group.stdout.read()).splitlines()
+    assert only == b"ONLY=this"
+    assert re.fullmatch(rb"BILEVEL_PROCESS_TREES=[0-9a-f]{32}", mark)
     await group.wait()
 
 
