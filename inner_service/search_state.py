@@ -15,7 +15,7 @@ from mechanisms.fence import fenced
 from mechanisms.interface import Candidate
 from mechanisms.tallies import Tally, tallies
 from service_kit.llm.failures import Message
-from service_kit.llm.prompts import Detail, Templates, first, fitting, outline, shortened
+from service_kit.llm.prompts import Detail, Templates, divided, first, fitting, outline
 from service_kit.once import once_each
 from service_kit.parameters import Kind, Parameter, Value, brief, configuration_to_json, value_to_json
 
@@ -51,7 +51,8 @@ def search_state(search: Search, briefing: Briefing) -> dict[str, Any]:
     parameters = [
         {**parameter, "active": parameter["name"] in active} for parameter in run.task.space.to_json()["parameters"]
     ]
-    shown = [t for t in search.trials[run.search_config.visible_from_trial :] if not t.state.open]
+    under_way = set(search.open)
+    shown = [t for t in search.trials[run.search_config.visible_from_trial :] if t.number not in under_way]
     state: dict[str, Any] = {
         "task": run.task.name,
         "objective": {
@@ -103,17 +104,19 @@ def proposer_prompt(search: Search, briefing: Briefing, limit: int = 0) -> tuple
     values = {"search": search, "run": search.run, "task": search.run.task, "briefing": briefing}
     decided = search.decided()
     complete = search_state(search, briefing)
-    texts = {key: _text(value) for key, value in complete.items() if key != "trials"}
+    parts = {key: _text(value) if key != "trials" else "" for key, value in complete.items()}
+    of_trials = {trial["number"]: _trial_texts(trial) for trial in complete["trials"]}
 
     @cache
     def counted() -> tuple[Tally, ...]:
         return tallies(decided, search.run.task.objective)
 
     def build(detail: Detail) -> tuple[Message, ...]:
-        trials, left_out = shortened(complete["trials"], detail, _outline)
+        old, new, left_out = divided(complete["trials"], detail)
         files, other_files = first(search.run.task.sources, detail.sources, "files of the task's source")
-        parts = {**dict.fromkeys(complete), **texts, "trials": f"[{','.join(map(_trial_text, trials))}]"}
-        state = ",".join(f'"{key}":{text}' for key, text in parts.items())
+        trials = [*(of_trials[t["number"]][1] for t in old), *(of_trials[t["number"]][0] for t in new)]
+        whole = {**parts, "trials": f"[{','.join(trials)}]"}
+        state = ",".join(f'"{key}":{text}' for key, text in whole.items())
         known = {
             **values,
             "state": f"{{{state}}}",
@@ -171,15 +174,14 @@ def _trial(trial: Trial) -> dict[str, Any]:
     return {**data, "rejected": trial.state is TrialState.REJECTED}
 
 
-# Of the thousand trials of a long search, only the newest is new to a prompt.
-_outline = once_each(REMEMBERED)(outline)
+@once_each(REMEMBERED)
+def _trial_texts(trial: dict[str, Any]) -> tuple[str, str]:
+    """A trial whole and in outline: of the thousand of a long search, only the newest are new to a prompt."""
+    return _text(trial), _text(outline(trial))
 
 
 def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-_trial_text = once_each(2 * REMEMBERED)(_text)
 
 
 def _lesson(lesson: Lesson) -> dict[str, Any]:

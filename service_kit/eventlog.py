@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,6 +81,9 @@ class StoredEvent:
     time: datetime
     kind: str
     payload: Mapping[str, Any]
+
+
+_COLUMNS = tuple(field.name for field in fields(StoredEvent))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,9 @@ class EventLog:
             raise OutOfDate(stream)
         now, first = datetime.now(UTC), last - len(events) + 1
         stored += [StoredEvent(stream, first + i, now, e.kind, dict(e.payload)) for i, e in enumerate(events)]
-        await connection.execute(insert(_events), [asdict(event) for event in stored])
+        await connection.execute(
+            insert(_events), [{column: getattr(event, column) for column in _COLUMNS} for event in stored]
+        )
         return stored
 
     async def read(

@@ -108,21 +108,28 @@ def outline(trial: dict[str, Any]) -> dict[str, Any]:
     return {**{key: trial[key] for key in ESSENTIAL if key in trial}, "message": ""}
 
 
-def shortened(
-    trials: Sequence[dict[str, Any]], detail: Detail, outline: Callable[[dict[str, Any]], dict[str, Any]] = outline
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Trials as a prompt shows them, and what was left out of them in sentences. ``outline`` makes the short ones."""
+def divided(
+    trials: Sequence[dict[str, Any]], detail: Detail
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """The trials that a prompt shows in outline, the newer ones that it shows whole, and what it leaves out of both, in
+    sentences."""
     shown, left_out = list(trials), list[str]()
     if detail.trials is not None and len(shown) > detail.trials:
         recent = {trial["number"] for trial in shown[-detail.trials :]} if detail.trials else set()
         shown = [trial for trial in shown if trial["number"] in recent or trial["kept"]]
         if len(shown) < len(trials):
             left_out.append(f"{len(trials) - len(shown)} of {len(trials)} trials: old ones that were not kept")
-    if detail.full is not None and len(shown) > detail.full:
-        old, new = shown[: len(shown) - detail.full], shown[len(shown) - detail.full :]
-        shown = [*map(outline, old), *new]
-        left_out.append(f"hypothesis, side metrics and message of the {len(old)} oldest shown trials")
-    return shown, left_out
+    if detail.full is None or len(shown) <= detail.full:
+        return [], shown, left_out
+    old, new = shown[: len(shown) - detail.full], shown[len(shown) - detail.full :]
+    left_out.append(f"hypothesis, side metrics and message of the {len(old)} oldest shown trials")
+    return old, new, left_out
+
+
+def shortened(trials: Sequence[dict[str, Any]], detail: Detail) -> tuple[list[dict[str, Any]], list[str]]:
+    """Trials as a prompt shows them, and what was left out of them in sentences."""
+    old, new, left_out = divided(trials, detail)
+    return [*map(outline, old), *new], left_out
 
 
 def first(entries: Sequence[EntryT], most: int | None, what: str) -> tuple[Sequence[EntryT], list[str]]:
