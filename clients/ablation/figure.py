@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,14 +12,15 @@ from clients.ablation.results import Results
 from clients.report.chart import best_so_far
 from clients.report.record import RunRecord
 
-_COLOURS = {
-    "A": "#8a8f98",
-    "B": "#3b6fb6",
-    "C": "#0f766e",
-    "D": "#b45309",
-    "noop": "#6d4fb3",
-    "restart": "#b0306a",
+_LOOKS: Mapping[str, tuple[str, float, Any]] = {
+    "A": ("#8a8f98", 4.4, "solid"),
+    "B": ("#3b6fb6", 2.0, (0, (6, 4))),
+    "C": ("#0f766e", 4.4, "solid"),
+    "D": ("#b45309", 2.0, (0, (6, 4))),
+    "noop": ("#6d4fb3", 2.0, (4, (2, 8))),
+    "restart": ("#b0306a", 2.2, "solid"),
 }
+"""Colour, width and dashes: groups that do the same lie on each other and must both be seen."""
 
 
 def write_figure(results: Results, path: Path) -> None:
@@ -61,10 +62,12 @@ def curve(record: RunRecord) -> list[float]:
 def _draw(axes: Any, name: str, runs: Sequence[Sequence[float]]) -> None:
     if not runs:
         return
-    colour = _COLOURS[name]
+    colour, width, dashes = _LOOKS[name]
     for run in runs:
         axes.step(range(len(run)), run, where="post", color=colour, linewidth=0.8, alpha=0.35)
     longest = max(map(len, runs))
     mean = [fmean(run[min(trial, len(run) - 1)] for run in runs) for trial in range(longest)]
     label = f"{name}: {GROUPS[name].words} (n = {len(runs)})"
-    axes.step(range(longest), mean, where="post", color=colour, linewidth=2.2, label=label, zorder=3)
+    axes.step(
+        range(longest), mean, where="post", color=colour, linewidth=width, linestyle=dashes, label=label, zorder=3
+    )
