@@ -32,7 +32,7 @@ test: $(READY) ## The default test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-long: $(READY) ## Tests that take longer
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
 
 attacks: $(READY) ## The attack corpus at three levels; rewrites the table in docs/security.md
 	$(BIN)/python tests/attacks/attack_runner.py
