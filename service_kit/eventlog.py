@@ -246,7 +246,7 @@ class EventLog:
                 appended.clear()  # before looking, so that an append in between is not missed
                 ending = draining.is_set()
                 events = watched.after(after)[:batch]
-                behind = behind or watched.newest > after
+                behind = behind or (not events and watched.newest > after)
                 if not events and (behind or ending or loop.time() - watched.read_at >= poll):
                     watched.read_at = loop.time()
                     events = await self.read(stream, after, batch)

@@ -104,6 +104,29 @@ async def take(log: EventLog, count: int, stream: str = "s", after: int = 0, **o
     return taken
 
 
+async def test_a_watch_that_keeps_up_reads_nothing_again(store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, log = 0, store[1]
+    read = log.read
+
+    async def counted(*arguments, **options) -> list[StoredEvent]:
+        nonlocal reads
+        reads += 1
+        return await read(*arguments, **options)
+
+    monkeypatch.setattr(log, "read", counted)
+    await append(store, "s", "first")
+    async with aclosing(log.watch("s", poll=600.0)) as events:
+        assert (await anext(events)).sequence == 1
+        following = asyncio.ensure_future(anext(events))
+        for sequence in range(2, 12):
+            await append(store, "s", "next")
+            assert (await asyncio.wait_for(following, 10)).sequence == sequence
+            following = asyncio.ensure_future(anext(events))
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert reads <= 2, "the stored events, and whether there are more"
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=6),
