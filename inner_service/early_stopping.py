@@ -120,8 +120,8 @@ def judge(
     settings: EarlyStopping, objective: Objective, curve: Curve, finished: Sequence[Curve], incumbent: float
 ) -> Verdict | None:
     """The verdict against a running trial, or None while it may still win. ``incumbent`` is the metric to beat."""
-    if not curve.points or curve.points[-1][0] < settings.grace_fraction:
-        return None
+    if not curve.points or not settings.grace_fraction <= curve.points[-1][0] < 1.0:
+        return None  # at the end there is nothing left to save
     if settings.rule is EarlyStoppingRule.MEDIAN:
         return _median(settings, objective, curve, finished)
     return _learning_curve(settings, objective, curve, finished, incumbent)

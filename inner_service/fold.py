@@ -201,10 +201,8 @@ def _(event: trace.TrialDecided, search: Search, at: datetime) -> Search:
         search = with_effect(search, name, kept=1)
     state = TrialState.KEPT if event.kept else TrialState.DISCARDED
     said = f"{event.reason}: {trial.message}" if trial.message else event.reason
-    records = search.decided()
-    search = with_trial(search, trial.number, state=state, message=said, decide_time=at)
-    records = (*records, search.trials[trial.number].record())
-    return replace(search, decisions=(*search.decisions, trial.number), records=records)
+    search = replace(search, decisions=(*search.decisions, trial.number))
+    return with_trial(search, trial.number, state=state, message=said, decide_time=at)
 
 
 @_on.register

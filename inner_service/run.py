@@ -286,8 +286,6 @@ class Search:
     """Numbers of the decided trials, in the order of decision."""
     open: tuple[int, ...] = ()
     """Numbers of the trials that are proposed, running or waiting for their decision."""
-    records: tuple[TrialRecord, ...] = field(default=(), compare=False, repr=False)
-    """:meth:`decided`, kept so that it need not be made again."""
 
     @property
     def open_trials(self) -> tuple[Trial, ...]:
@@ -341,8 +339,6 @@ class Search:
 
     def decided(self) -> tuple[TrialRecord, ...]:
         """Every decided trial in the order of decision, the baseline included."""
-        if len(self.records) == len(self.decisions):
-            return self.records
         return tuple(self.trials[number].record() for number in self.decisions)
 
     def remeasured(self, purpose: RemeasurePurpose) -> dict[tuple[int, int], Remeasurement]:

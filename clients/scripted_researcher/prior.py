@@ -56,7 +56,7 @@ Move = tuple[str, Towards]
 def propose(state: SearchState) -> dict[str, Any]:
     """The answer to ``propose``: ``count`` candidates, or as many as the space leaves open."""
     candidates: list[dict[str, Any]] = []
-    taken: list[Configuration] = list(state.refused)
+    taken: list[Configuration] = [*state.refused, *state.under_way]
     for changes, why, lessons in _candidates(state):
         if len(candidates) == state.count:
             break

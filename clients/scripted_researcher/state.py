@@ -123,6 +123,8 @@ class SearchState:
     lessons: tuple[KnownLesson, ...]
     """The most relevant first."""
     library: tuple[Offered, ...] = ()
+    under_way: tuple[Configuration, ...] = ()
+    """Changes of the incumbent that are being measured now."""
 
     @classmethod
     def read(cls, messages: Sequence[Mapping[str, str]]) -> Self:
@@ -156,6 +158,7 @@ class SearchState:
             refused=tuple(_changes(refusal["changes"]) for refusal in data.get("refused", ())),
             lessons=tuple(KnownLesson(lesson["id"], lesson["statement"]) for lesson in data.get("lessons", ())),
             library=tuple(Offered(offer["choice"], offer["kept"]) for offer in data.get("library", ())),
+            under_way=tuple(configuration_from_json(trial["changes"]) for trial in data.get("under_way", ())),
         )
 
     def tried_since_incumbent(self) -> list[Configuration]:

@@ -56,6 +56,8 @@ def test_nothing_is_stopped_in_its_grace_or_with_too_few_curves(settings: EarlyS
     assert judge(settings, LOSS, bad, FINISHED[:4], 1.0) is None
     assert judge(settings, LOSS, curve(9.0, until=0.2), FINISHED, 1.0) is None
     assert judge(settings, LOSS, Curve(1), FINISHED, 1.0) is None
+    at_the_end = Curve(1, (*bad.points, (1.0, 9.0)))
+    assert judge(settings, LOSS, at_the_end, FINISHED, 1.0) is None, "there is nothing left to save"
 
 
 @pytest.mark.parametrize("settings", [MEDIAN, POWER])

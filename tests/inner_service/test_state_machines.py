@@ -11,10 +11,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from inner_service import acceptance
 from inner_service.amendments import IllegalEvent
+from inner_service.early_stopping import EarlyStopping, EarlyStoppingRule
 from inner_service.fold import RUN_TRANSITIONS, apply, fold
-from inner_service.run import RunSpec, RunState, Search, Trial, TrialState
+from inner_service.run import RemeasurePurpose, RunSpec, RunState, Search, Trial, TrialState
 from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescription
 from inner_service.trace import (
+    EarlyStopJudged,
     Event,
     RunCreated,
     RunStateChanged,
@@ -23,14 +25,15 @@ from inner_service.trace import (
     TrialProgressed,
     TrialProposed,
     TrialRejected,
+    TrialRemeasured,
     TrialStarted,
 )
 from mechanisms.interface import Origin
-from service_kit.parameters import Kind, Objective, Outcome, Parameter, ParameterSpace
+from service_kit.parameters import Kind, Objective, Outcome, Parameter, ParameterSpace, Split
 
 TASK = TaskDescription(
     "t", "", "", ParameterSpace((Parameter("x", Kind.REAL, 0.0),)), Objective("loss"),
-    timedelta(seconds=1), "", 2, timedelta(seconds=9),
+    timedelta(seconds=1), "", 2, timedelta(seconds=9), intermediate_metric="so_far",
 )  # fmt: skip
 START = datetime(2026, 1, 1, tzinfo=UTC)
 LIFE = {
@@ -59,7 +62,8 @@ class Life(RuleBasedStateMachine):
 
     @initialize(trials=st.integers(1, 5))
     def create(self, trials: int) -> None:
-        self.happens(RunCreated(RunSpec("t", trials), TASK))
+        stopping = EarlyStopping(EarlyStoppingRule.MEDIAN)
+        self.happens(RunCreated(RunSpec("t", trials, early_stopping=stopping), TASK))
 
     def happens(self, event: Event) -> bool:
         """Whether the event could happen; if not, nothing has changed."""
@@ -132,6 +136,23 @@ class Life(RuleBasedStateMachine):
     def progress(self, number: int) -> None:
         self.happens(TrialProgressed(number, EvaluationProgress(0.5, 1, timedelta(seconds=1))))
 
+    @rule(number=numbers, share=st.floats(0, 1), value=metrics)
+    def progress_along_a_curve(self, number: int, share: float, value: float) -> None:
+        self.happens(TrialProgressed(number, EvaluationProgress(share, 1, timedelta(seconds=2), {"so_far": value})))
+
+    @rule(number=numbers, stopped=st.booleans())
+    def judge(self, number: int, stopped: bool) -> None:
+        self.happens(EarlyStopJudged(number, EarlyStoppingRule.MEDIAN, 0.5, 2.0, 2.0, 1.0, 5, stopped))
+
+    @rule(number=numbers, seed=st.integers(0, 3), metric=metrics, purpose=st.sampled_from(RemeasurePurpose))
+    def measure_again(self, number: int, seed: int, metric: float, purpose: RemeasurePurpose) -> None:
+        assert self.search is not None
+        result = EvaluationResult(Outcome.SUCCEEDED, metric, elapsed=timedelta(seconds=3))
+        before = self.search.run.evaluation_time
+        if self.happens(TrialRemeasured(number, purpose, seed, Split.SEARCH, result)):
+            assert self.search.run.evaluation_time == before + timedelta(seconds=3)
+            assert self.search.remeasured(purpose)[number, seed].metric == metric
+
     @rule(number=numbers, metric=metrics)
     def succeed(self, number: int, metric: float) -> None:
         self.happens(TrialEvaluated(number, EvaluationResult(Outcome.SUCCEEDED, metric)))
@@ -175,6 +196,13 @@ class Life(RuleBasedStateMachine):
         best = self.search.trials[self.search.run.best]
         assert best.metric == self.search.run.best_metric
         assert best.measured
+
+    @invariant()
+    def what_flies_is_what_runs(self) -> None:
+        if self.search is not None:
+            running = [t.number for t in self.search.trials if t.state is TrialState.RUNNING]
+            assert sorted(flight.number for flight in self.search.run.flights) == running
+            assert all(curve.metric is not None for curve in self.search.curves())
 
     @invariant()
     def only_success_has_a_metric(self) -> None:
