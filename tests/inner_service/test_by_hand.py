@@ -148,7 +148,8 @@ async def test_freezing_takes_a_parameter_out_of_the_models_reach(inner, endpoin
     state, prompt = endpoint.states[0], endpoint.prompts[0][-1]["content"]
     assert (state["frozen"], state["guidance"]) == (["x"], "Look at y.")
     assert not next(p for p in state["parameters"] if p["name"] == "x")["active"]
-    assert "Strategy: refine" in prompt
+    assert "Strategy of the outer loop:" in prompt
+    assert "refine" in prompt
     assert "Look at y." in prompt
     thaw = pb.UpdateSearchConfigRequest(
         run=name, unfreeze=[trace_pb2.FreezeReason(parameter="x")], guidance="", expected_revision=1

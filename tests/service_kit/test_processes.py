@@ -46,7 +46,8 @@ async def tree(*kinds: str) -> tuple[ProcessGroup, dict[str, int]]:
 
 async def test_kill_leaves_no_descendant_not_even_one_that_left_the_session() -> None:
     group, pids = await tree(*KINDS)
-    assert {member.pid for member in group.members()} == set(pids.values())
+    # The daemon's parent may not have ended yet.
+    assert {member.pid for member in group.members()} >= set(pids.values())
     assert await group.kill() == -signal.SIGKILL
     assert not any(psutil.pid_exists(pid) for pid in (*pids.values(), group.pid))
     assert group.members() == []
