@@ -339,7 +339,7 @@ class Search:
 
     def decided(self) -> tuple[TrialRecord, ...]:
         """Every decided trial in the order of decision, the baseline included."""
-        return tuple(self.trials[number].record() for number in self.decisions)
+        return _decided(self)
 
     def remeasured(self, purpose: RemeasurePurpose) -> dict[tuple[int, int], Remeasurement]:
         """The results of one purpose by trial and seed."""
@@ -366,3 +366,9 @@ class Search:
             guidance=run.search_config.guidance,
             trials_left=run.trials_left,
         )
+
+
+@once_each(8)
+def _decided(search: Search) -> tuple[TrialRecord, ...]:
+    # A proposal asks for this several times, and there may be thousands of trials.
+    return tuple(search.trials[number].record() for number in search.decisions)
