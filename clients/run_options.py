@@ -36,6 +36,10 @@ class RunOptions:
         if self.audit_fraction is not None and not self.early_stopping:
             raise InvalidArgument.of("--audit", "needs --early-stopping: it is the share of stops that are not made")
 
+        if self.noise_repeats != 0 and not 2 <= self.noise_repeats <= 1000:
+            said = f"must be 0 for off, or from 2 to 1000; got {self.noise_repeats}"
+            raise InvalidArgument.of("--noise-repeats", said)
+
     def fill(self, spec: trace_pb2.RunSpec) -> None:
         """Put the options into a spec."""
         if self.asynchronous:

@@ -89,6 +89,8 @@ def fitted(spec: RunSpec, task: TaskDescription) -> RunSpec:
     parallelism, start = spec.parallelism or 1, spec.start
     if not 1 <= parallelism <= task.capacity:
         description = f"must be from 1 to {task.capacity}, which is how many evaluations the task runs at once"
+        if task.capacity == 1:
+            description = "must be 1: the task runs one evaluation at a time"
         wrong.append(Violation("spec.parallelism", f"{description}; got {spec.parallelism}"))
     if spec.early_stopping is not None and not task.intermediate_metric:
         description = f"must be left out: the task {task.name} names no intermediate_metric to judge a trial by"

@@ -29,9 +29,11 @@ from outer_service.observed import (
     SearchDescription,
     SourceFile,
 )
-from service_kit.llm.failures import Message
+from service_kit.errors import InvalidArgument
+from service_kit.llm.failures import LimitTooSmall, Message
 from service_kit.llm.prompts import preview_text
 from service_kit.parameters import Kind, Objective, Outcome, Parameter, ParameterSpace, Scale, Value
+from service_kit.server import complain
 
 _SOURCE = 'import os\n\n\nclass Mechanism:\n    """Forbids what failed."""\n'
 _ANSWERS = {
@@ -119,7 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--context", type=int, default=0, help="longest prompt in estimated tokens; 0 is no limit")
     parsed = parser.parse_args(arguments)
     round_ = None if parsed.round == "analyse" else Round(parsed.round)
-    sys.stdout.write(preview_text(preview(round_, *example(), parsed.context), TEMPLATES.version))
+    try:
+        messages = preview(round_, *example(), parsed.context)
+    except LimitTooSmall as error:
+        said = f"must be at least {error.needed} for this prompt, or 0 for no limit; got {parsed.context}"
+        sys.exit(complain(InvalidArgument.of("--context", said)))
+    sys.stdout.write(preview_text(messages, TEMPLATES.version))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from outer_service.store import Entry, Store
 from outer_service.supervisor import Supervisor
 from outer_service.translate import campaign_to_proto, entry_to_proto, sessions_to_proto
 from service_kit.errors import Draining, InvalidArgument, WrongState
+from service_kit.llm.failures import LimitTooSmall
 from service_kit.llm.tokens import estimate_messages
 from service_kit.server import RECONNECT_SECONDS
 
@@ -158,7 +159,13 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
         if limit < 0:
             raise InvalidArgument.of("context_tokens", f"must be at least 0, where 0 is no limit; got {limit}")
         observation, description = await asyncio.gather(self._inner.observe(name), self._inner.describe(name))
-        messages = preview(round_, observation, description, limit)
+        try:
+            messages = preview(round_, observation, description, limit)
+        except LimitTooSmall as error:
+            if not request.HasField("context_tokens"):
+                raise
+            said = f"must be at least {error.needed} for this prompt, or 0 for no limit; got {limit}"
+            raise InvalidArgument.of("context_tokens", said) from error
         return pb.PreviewPromptResponse(
             messages=[common_pb2.ChatMessage(role=m.role, content=m.content) for m in messages],
             estimated_tokens=estimate_messages(messages),

@@ -259,6 +259,9 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 def complain(error: ServiceError | InvalidConfiguration) -> int:
     """Write ``error: …`` and its hint to stderr; returns the exit code that fits."""
     message, *hint = str(error).split("\n")
+    wrong = [f"{violation.field}: {violation.description}" for violation in getattr(error, "violations", ())]
+    if message == "; ".join(wrong):
+        message = "\n       ".join(wrong)
     sys.stderr.write("\n".join([f"error: {message}", *(f"       {line}" for line in hint)]) + "\n")
     invalid = isinstance(error, InvalidArgument | InvalidConfiguration)
     return 2 if invalid or (isinstance(error, RemoteError) and error.code == "INVALID_ARGUMENT") else 1

@@ -52,6 +52,8 @@ async def show(
     from service_kit.llm.prompts import preview_text
     from service_kit.llm.tokens import estimate_messages
 
+    if round_ is Round.PROPOSE and context is not None:
+        raise InvalidArgument.of("--context", "has no effect with --round propose")
     if example:
         if run or json:
             raise InvalidArgument.of("--example", "cannot be combined with --run or --json")

@@ -67,7 +67,9 @@ async def run(
     noise_repeats: Annotated[
         int,
         typer.Option(
-            min=0, help="Measure the baseline on so many more seeds, and small gains on a second one; 0: off."
+            min=0,
+            max=1000,
+            help="Measure the baseline on so many more seeds, 2 or more, and small gains on a second one; 0: off.",
         ),
     ] = 0,
     lessons: Annotated[
@@ -98,7 +100,12 @@ async def run(
         list[str] | None,
         typer.Option("--serve-task", metavar="NAME=HOST:PORT", help="With --local: a task that runs already."),
     ] = None,
-    budget: Annotated[str, typer.Option(help="With --local: the trainer's budget of a trial.")] = "full",
+    budget: Annotated[
+        str,
+        typer.Option(
+            metavar="SIZE", help="With --local: the trainer's budget of a trial: short, full (the default) or seconds."
+        ),
+    ] = "",
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report; with --local ./bilevel-results/run-TIME by default.")
     ] = None,
@@ -111,6 +118,7 @@ async def run(
     Level 1 is the bare search. Level 1.5 adjusts its configuration, level 2 writes mechanisms for it. Ctrl-C leaves
     a run on a service running (`bilevel watch`, `bilevel cancel`) and stops everything that --local started.
     """
+    from clients.cli.refusals import in_flags
     from clients.cli.resources import check_folder, split_settings
     from clients.run_options import RunOptions
     from clients.searching import SearchPlan, read_control, read_levels
@@ -119,12 +127,25 @@ async def run(
     if local and detach:
         raise InvalidArgument.of("--detach", "cannot be combined with --local, which stops its services at the end")
     above = read_levels(levels)
+    share_lessons = bool(above) if lessons is None else lessons
+    check_effects(
+        {
+            "--asynchronous": (asynchronous and parallel == 1, "needs --parallel of 2 or more"),
+            "--concurrent": (concurrent and not above, "needs a level above 1: --levels 1,1.5, 1,2 or 1,1.5,2"),
+            "--recursion": (recursion and "2" not in above, "needs level 2: --levels 1,2 or 1,1.5,2"),
+            "--compare-lessons": (compare_lessons and not share_lessons, "needs --lessons"),
+            "--budget": (bool(budget) and not local, "is for a trainer that is started here: add --local"),
+            "--serve-task": (bool(tasks) and not local, "is for services that are started here: add --local"),
+        }
+    )
+    if budget:
+        check_budget(budget)
     plan = SearchPlan(
         task=task,
         trials=trials,
         seed=seed,
         levels=above,
-        lessons=bool(above) if lessons is None else lessons,
+        lessons=share_lessons,
         compare_lessons=compare_lessons,
         concurrent=concurrent,
         library=library,
@@ -137,14 +158,35 @@ async def run(
         options=RunOptions(asynchronous, max_time, max_evaluation_time, max_cost, early_stopping, audit, noise_repeats),
     )
     split_settings(settings or [])  # before anything is started
-    if local:
-        stack = stack_settings(plan, tasks or [], budget, out)
-        check_folder(stack.folder, "--out")
-        await _run_local(plan, settings or [], stack, json)
-    else:
-        if out is not None:
-            check_folder(out, "--out")
-        await _run_remote(plan, settings or [], inner, outer, detach=detach, out=out, json=json)
+    with in_flags():
+        if local:
+            stack = stack_settings(plan, tasks or [], budget, out)
+            check_folder(stack.folder, "--out")
+            await _run_local(plan, settings or [], stack, json)
+        else:
+            if out is not None:
+                check_folder(out, "--out")
+            await _run_remote(plan, settings or [], inner, outer, detach=detach, out=out, json=json)
+
+
+def check_effects(without: dict[str, tuple[bool, str]]) -> None:
+    """Raise InvalidArgument naming each flag that would change nothing, with what it needs."""
+    from service_kit.errors import InvalidArgument, Violation
+
+    wrong = [Violation(flag, needs) for flag, (useless, needs) in without.items() if useless]
+    if wrong:
+        raise InvalidArgument(wrong)
+
+
+def check_budget(text: str) -> None:
+    """Raise InvalidArgument for what no preset of the trainer takes; which seconds are too many only it knows."""
+    import re
+
+    from service_kit.errors import InvalidArgument
+
+    number = re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) is not None
+    if text not in ("short", "full") and not (number and float(text) > 0):
+        raise InvalidArgument.of("--budget", f"must be short, full or a number of seconds above 0; got {text!r}")
 
 
 def stack_settings(plan: SearchPlan, tasks: list[str], budget: str, out: Path | None) -> StackSettings:
@@ -161,7 +203,9 @@ def stack_settings(plan: SearchPlan, tasks: list[str], budget: str, out: Path | 
             f"must be gpt, localhost:PORT of a task that runs, or one given with --serve-task; got {plan.task!r}",
         )
     folder = out or Path("bilevel-results") / f"run-{datetime.now():%Y%m%d-%H%M%S}"
-    trainer = ["--budget", budget] if plan.task == "gpt" and "gpt" not in served else None
+    trainer = ["--budget", budget or "full"] if plan.task == "gpt" and "gpt" not in served else None
+    if budget and trainer is None:
+        raise InvalidArgument.of("--budget", "has no effect: it is the trainer's, and another task is searched")
     return StackSettings(folder, served, trainer, outer=bool(plan.levels))
 
 

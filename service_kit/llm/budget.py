@@ -50,8 +50,8 @@ class Budget:
         if self.max_tokens and taken.total_tokens + estimate.total_tokens > self.max_tokens:
             left = max(0, self.max_tokens - taken.total_tokens)
             return (
-                f"the budget of {self.max_tokens} tokens is spent: {self.used.total_tokens} are used, and the next "
-                f"call may use {estimate.total_tokens} where {left} are left"
+                f"the budget of {self.max_tokens} tokens does not cover the next call: {self.used.total_tokens} are "
+                f"used, and it may use {estimate.total_tokens} where {left} are left"
             )
         if not self.max_cost_usd:
             return ""
@@ -60,8 +60,9 @@ class Budget:
         if taken.cost_usd + estimate.cost_usd > self.max_cost_usd:
             left_usd = max(0.0, self.max_cost_usd - taken.cost_usd)
             return (
-                f"the budget of {self.max_cost_usd:g} US dollars is spent: {self.used.cost_usd or 0.0:.4g} are used, "
-                f"and the next call may cost {estimate.cost_usd:.4g} where {left_usd:.4g} are left"
+                f"the budget of {self.max_cost_usd:g} US dollars does not cover the next call: "
+                f"{self.used.cost_usd or 0.0:.4g} are used, and it may cost {estimate.cost_usd:.4g} where "
+                f"{left_usd:.4g} are left"
             )
         return ""
 

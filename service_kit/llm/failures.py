@@ -94,8 +94,9 @@ class ModelError(Unavailable):
         messages: tuple[Message, ...] = (),
         parameter: str = "",
         charged: bool = False,
+        hint: str = "",
     ) -> None:
-        ServiceError.__init__(self, message, hint=_HINTS[kind])
+        ServiceError.__init__(self, message, hint=hint or _HINTS[kind])
         self.dependency = "the language model"
         self.kind = kind
         self.retry_after = retry_after
@@ -104,6 +105,18 @@ class ModelError(Unavailable):
         self.parameter = parameter
         self.charged = charged
         self.latency = 0.0
+
+
+class LimitTooSmall(ModelError):
+    """Even the shortest form of a prompt is longer than our own limit; ``needed`` is its estimated tokens."""
+
+    def __init__(self, needed: int, limit: int) -> None:
+        super().__init__(
+            Failure.CONTEXT_TOO_LONG,
+            f"the prompt needs about {needed} tokens at least, and BILEVEL_CONTEXT_TOKENS allows {limit}",
+            hint=f"Raise BILEVEL_CONTEXT_TOKENS to {needed} or more; 0 is no limit.",
+        )
+        self.needed = needed
 
 
 _TOO_LONG = re.compile(

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from service_kit.llm.budget import Budget
 from service_kit.llm.client import LanguageModel
-from service_kit.llm.failures import Failure, Message, ModelError
+from service_kit.llm.failures import Failure, LimitTooSmall, Message, ModelError
 from service_kit.llm.structured import Answer, ask
 from service_kit.llm.tokens import estimate_messages
 from service_kit.llm.usage import Usage
@@ -92,15 +92,15 @@ def fitting(
 ) -> tuple[Message, ...]:
     """The most detailed prompt of at most ``limit`` estimated tokens; 0 is no limit.
 
-    Raises :class:`ModelError` of kind CONTEXT_TOO_LONG when even the shortest is longer.
+    Raises :class:`LimitTooSmall` when even the shortest is longer.
     """
+    tokens = 0
     for detail in details:
         messages = tuple(build(detail))
         tokens = estimate_messages(messages)
         if not limit or tokens <= limit:
             return messages
-    said = f"the prompt needs about {tokens} tokens at least, and BILEVEL_CONTEXT_TOKENS allows {limit}"
-    raise ModelError(Failure.CONTEXT_TOO_LONG, said)
+    raise LimitTooSmall(tokens, limit)
 
 
 def outline(trial: dict[str, Any]) -> dict[str, Any]:

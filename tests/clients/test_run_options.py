@@ -40,6 +40,11 @@ def test_what_makes_no_sense_is_said_before_anything_starts(options: tuple[str, 
     assert [violation.field for violation in caught.value.violations] == [field]
 
 
+def test_one_repeat_shows_no_noise() -> None:
+    with pytest.raises(InvalidArgument, match="--noise-repeats: must be 0 for off, or from 2 to 1000; got 1"):
+        RunOptions(noise_repeats=1)
+
+
 def events() -> list[trace_pb2.TraceEvent]:
     """A run in which one trial was stopped and two were audited, one of them wrongly judged."""
     spec = trace_pb2.RunSpec(task="t", max_trials=3)

@@ -88,7 +88,7 @@ def test_a_service_that_dies_ends_the_search_with_its_log(user: User, own_task: 
 
 
 def test_a_service_that_does_not_start_says_why(user: User, tmp_path: Path) -> None:
-    done = user.bilevel("run", "--local", "--budget", "nonsense", "--out", "out")
+    done = user.bilevel("run", "--local", "--budget", "999999999", "--out", "out")
     assert done.returncode == 1
     assert "the trainer ended with exit code 2" in done.stderr
     assert "budget: must be short (4 s)" in done.stderr

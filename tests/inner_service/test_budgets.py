@@ -122,7 +122,7 @@ async def test_a_run_ends_before_it_costs_more_than_allowed(serve_inner, endpoin
     async with serve_inner(price_input=10.0, price_output=1000.0, max_tokens=200) as inner:
         run, events = await inner.driven(max_trials=50, max_cost_usd=0.4)
         assert run.state == trace_pb2.RUN_STATE_FINISHED
-        assert "the budget of 0.4 US dollars is spent" in run.state_reason
+        assert "the budget of 0.4 US dollars does not cover the next call" in run.state_reason
         assert len(endpoint.prompts) == run.decided_trials == len(inner.of(events, "model_called")) > 0
         assert 0.1 < run.usage.cost_usd <= 0.4, "and not one call less than fits"
 
@@ -131,7 +131,7 @@ async def test_a_call_that_could_exceed_the_tokens_is_not_made(serve_inner, endp
     async with serve_inner(max_tokens=10) as inner:
         run, events = await inner.driven(max_trials=50, max_tokens=4000)
         assert run.state == trace_pb2.RUN_STATE_FINISHED
-        assert "the budget of 4000 tokens is spent" in run.state_reason
+        assert "the budget of 4000 tokens does not cover the next call" in run.state_reason
         assert len(endpoint.prompts) == run.decided_trials > 0
         assert not inner.of(events, "proposal_failed"), "that there is no budget is no failure of the model"
 

@@ -292,7 +292,7 @@ async def test_a_spent_budget_stops_research_and_not_the_run(services: Any, oute
     [finished] = of_kind(events, "research_finished")
     assert finished.outcome == pb.RESEARCH_OUTCOME_STOPPED
     assert "stopped before" in finished.message
-    assert "the budget of 50000 tokens is spent" in finished.message
+    assert "the budget of 50000 tokens does not cover the next call" in finished.message
     assert [cycle.error for cycle in of_kind(events, "cycle_finished")] == [""]
     assert "the run goes on without research" in of_kind(events, "campaign_state_changed")[0].reason
     assert (await services.get(run)).decided_trials == 30

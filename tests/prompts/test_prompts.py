@@ -10,7 +10,8 @@ from inner_service import search_state
 from outer_service import digest
 from outer_service.campaign import Round
 from outer_service.preview import example, preview
-from service_kit.llm.failures import Message, ModelError
+from outer_service.preview import main as outer_main
+from service_kit.llm.failures import LimitTooSmall, Message, ModelError
 from service_kit.llm.prompts import Detail, Templates, ask_fitting, fitting, preview_text, shortened
 from service_kit.llm.tokens import estimate_messages
 from tests.service_kit.llm_endpoint import answer, refusal, serving
@@ -87,6 +88,18 @@ def test_a_prompt_is_shortened_until_it_fits_and_says_what_is_missing() -> None:
     assert estimate_messages(shorter) <= limit + 200
     with pytest.raises(ModelError, match="BILEVEL_CONTEXT_TOKENS allows 100"):
         preview(Round.GENERATE, observation, description, 100)
+
+
+def test_a_limit_of_ours_that_is_too_small_is_to_be_raised(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(LimitTooSmall) as caught:
+        preview(Round.EXPLORE, *example(), 100)
+    needed = caught.value.needed
+    assert f"Raise BILEVEL_CONTEXT_TOKENS to {needed} or more" in caught.value.hint
+    assert preview(Round.EXPLORE, *example(), needed)
+    with pytest.raises(SystemExit) as left:
+        outer_main(["--round", "explore", "--context", "100"])
+    assert left.value.code == 2
+    assert f"error: --context: must be at least {needed} " in capsys.readouterr().err
 
 
 def test_the_first_level_of_detail_that_fits_is_taken() -> None:

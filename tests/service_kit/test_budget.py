@@ -27,7 +27,7 @@ def test_what_is_in_flight_counts_until_it_is_settled() -> None:
     budget = Budget(max_tokens=100)
     with budget.reserve(used(60)) as first:
         assert budget.in_flight.total_tokens == 60
-        with pytest.raises(ModelError, match="0 are used, and the next call may use 50 where 40 are left") as caught:
+        with pytest.raises(ModelError, match="call: 0 are used, and it may use 50 where 40 are left") as caught:
             budget.reserve(used(50))
         assert caught.value.kind is Failure.BUDGET_SPENT
         first.settle(used(10))
