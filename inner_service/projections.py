@@ -10,21 +10,24 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import delete, insert, select, update
+from pydantic import TypeAdapter
+from sqlalchemy import Row, Table, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inner_service import amendments, fold
 from inner_service.mechanism import Mechanism
 from inner_service.run import Run, Search, Trial
 from inner_service.tables import mechanisms, runs, trials
+from service_kit.damage import in_one_line
 
 _NEVER_CHANGES = {"spec", "task"}
+_REPEATED = {"state", "decision", "position"}
+"""Columns that hold, beside a document, what follows from the trace."""
 _RUN = TypeAdapter(Run)
 _TRIAL = TypeAdapter(Trial)
 _MECHANISM = TypeAdapter(Mechanism)
@@ -98,25 +101,49 @@ async def differences(connection: AsyncConnection, folded: Search) -> list[str]:
     row = (await connection.execute(select(runs).where(runs.c.id == run_id))).first()
     if row is None:
         return ["the row of the run is missing"]
-    try:
-        stored = await _search(connection, run_id, run_of(row.created, row.head))
-    except (ValidationError, KeyError, TypeError) as error:
-        return [f"a row cannot be read: {_short(error)}"]
-    found = [f"run: {text}" for text in _unlike(stored.run, folded.run)]
-    if row.state != folded.run.state.value:
-        found.append(f"run: the row's state is {row.state}, the trace says {folded.run.state.value}")
-    parts: list[tuple[str, dict[object, Any], dict[object, Any]]] = [
-        ("trial", {t.number: t for t in stored.trials}, {t.number: t for t in folded.trials}),
-        ("mechanism", {m.name: m for m in stored.mechanisms}, {m.name: m for m in folded.mechanisms}),
-    ]
-    for kind, rows, said in parts:
-        found += [f"{kind} {key}: the row is missing" for key in said.keys() - rows.keys()]
-        found += [f"{kind} {key}: the trace knows nothing of it" for key in rows.keys() - said.keys()]
-        for key in said.keys() & rows.keys():
-            found += [f"{kind} {key}: {text}" for text in _unlike(rows[key], said[key])]
-    if not found and stored != folded:
-        found.append(f"the order of decisions is {list(stored.decisions)}, the trace says {list(folded.decisions)}")
+    found = [f"run: {text}" for text in _unlike_row(row, _run_row(folded.run), _stored_run, folded.run)]
+    written = _trial_rows(folded, range(len(folded.trials)))
+    said: dict[object, Any] = {row["number"]: (row, it) for row, it in zip(written, folded.trials, strict=True)}
+    found += await _row_differences(connection, run_id, trials, "number", said, lambda row: trial_of(row.document))
+    written = _mechanism_rows(folded, range(len(folded.mechanisms)))
+    said = {row["name"]: (row, it) for row, it in zip(written, folded.mechanisms, strict=True)}
+    found += await _row_differences(connection, run_id, mechanisms, "name", said, _stored_mechanism)
     return sorted(found)
+
+
+async def _row_differences(
+    connection: AsyncConnection, run_id: str, table: Table, key: str, said: dict[object, Any], read: Callable[..., Any]
+) -> list[str]:
+    """Where a run's rows of ``table`` differ from ``said``: by ``key`` the row to expect and what it stands for."""
+    rows = {getattr(row, key): row for row in await connection.execute(select(table).where(table.c.run == run_id))}
+    kind = table.name.removesuffix("s")
+    found = [f"{kind} {name}: the row is missing" for name in said.keys() - rows.keys()]
+    found += [f"{kind} {name}: the trace knows nothing of it" for name in rows.keys() - said.keys()]
+    for name in said.keys() & rows.keys():
+        found += [f"{kind} {name}: {text}" for text in _unlike_row(rows[name], said[name][0], read, said[name][1])]
+    return found
+
+
+def _unlike_row(row: Row[Any], written: dict[str, Any], read: Callable[[Row[Any]], Any], said: Any) -> Iterator[str]:
+    """Where a row differs from the one that would be ``written``, and its document from what the trace ``said``."""
+    for column in _REPEATED & written.keys():
+        if getattr(row, column) != written[column]:
+            yield f"the row's {column} is {_short(getattr(row, column))}, the trace says {written[column]}"
+    try:
+        stored = read(row)
+    except (ValueError, KeyError, TypeError) as error:
+        yield f"the row cannot be read: {in_one_line(error)}"
+        return
+    yield from _unlike(stored, said)
+
+
+def _stored_run(row: Row[Any]) -> Run:
+    return run_of(row.created, row.head)
+
+
+def _stored_mechanism(row: Row[Any]) -> Mechanism:
+    mechanism: Mechanism = _MECHANISM.validate_python(row.document)
+    return mechanism
 
 
 def run_of(created: dict[str, Any], head: dict[str, Any]) -> Run:

@@ -33,6 +33,7 @@ from inner_service.fold import apply
 from inner_service.lessons.store import LessonStore
 from inner_service.run import Run, RunState, Search, Trial
 from inner_service.tables import SCHEMA, runs, trials
+from service_kit.damage import Unfoldable, in_one_line
 from service_kit.database import Database
 from service_kit.errors import NotFound, StorageFailed
 from service_kit.eventlog import EventLog, Idle, OutOfDate, Problem, StoredEvent
@@ -296,11 +297,17 @@ class Store:
         return search
 
     async def verify(self, run_id: str = "") -> list[Problem]:
-        """Everything that rows or numbers say and the trace does not bear out; of all runs without ``run_id``."""
+        """Everything that rows or numbers say and the trace does not bear out; of all runs without ``run_id``.
+
+        Raises :class:`NotFound` for a run without rows and without a trace.
+        """
         async with self._database.reading() as connection:
             streams = await self._log.streams(connection)
             known = {stream_of(row.id) for row in await connection.execute(select(runs.c.id))}
-        wanted = {stream_of(run_id)} if run_id else streams.keys() | known
+        there = streams.keys() | known
+        if run_id and stream_of(run_id) not in there:
+            raise _unknown(run_id)
+        wanted = {stream_of(run_id)} if run_id else there
         found = []
         for stream in sorted(wanted):
             found += [Problem(stream, text) for text in await self._problems(stream)]
@@ -330,7 +337,7 @@ class Store:
             after = events[-1].sequence
         if search is None:
             self._locks.pop(run_id, None)
-            raise NotFound("run", f"runs/{run_id}", "ListRuns gives the runs that exist")
+            raise _unknown(run_id)
         return search
 
     def _remember(self, search: Search) -> None:
@@ -356,19 +363,19 @@ class _Attempt:
         return Commit(search, tuple(Entry(self.run_id, s.sequence, s.time, event) for s, event in pairs))
 
 
-class Unfoldable(Exception):
-    """An event of a trace cannot be read, or cannot follow those before it."""
-
-
 def _after(search: Search | None, stored: StoredEvent, run_id: str) -> Search:
     try:
         event = trace.decode(stored.kind, stored.payload)
     except ValueError as error:
-        raise Unfoldable(f"event {stored.sequence} cannot be read: {error}") from error
+        raise Unfoldable(f"event {stored.sequence} cannot be read: {in_one_line(error)}") from error
     try:
         return apply(search, event, stored.time, stored.sequence, run_id)
     except IllegalEvent as error:
         raise Unfoldable(f"event {stored.sequence} cannot follow those before it: {error}") from error
+
+
+def _unknown(run_id: str) -> NotFound:
+    return NotFound("run", f"runs/{run_id}", "ListRuns gives the runs that exist")
 
 
 def stream_of(run_id: str) -> str:

@@ -21,7 +21,7 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,6 +32,7 @@ from outer_service.fold import IllegalEvent, apply
 from outer_service.library import LibraryEntry, installed, judged
 from outer_service.procedures import Procedures
 from outer_service.tables import SCHEMA, campaigns, library
+from service_kit.damage import Unfoldable, in_one_line
 from service_kit.database import Database
 from service_kit.errors import AlreadyExists, NotFound, StorageFailed
 from service_kit.eventlog import EventLog, Idle, Problem, StoredEvent
@@ -113,7 +114,7 @@ class Store:
                 raise AlreadyExists("campaign of run", event.run, hint)
             [stored] = await self._log.append(connection, stream_of(campaign_id), [events.encode(event)])
             campaign = apply(None, event, stored.time, stored.sequence, campaign_id)
-            row = {"id": campaign_id, "request_id": request_id or None, "run": campaign.run, **_row(campaign)}
+            row = {"id": campaign_id, "request_id": request_id or None, **_row(campaign)}
             await connection.execute(insert(campaigns), row)
         return campaign, True
 
@@ -172,13 +173,17 @@ class Store:
     async def verify(self, campaign_id: str = "") -> list[Problem]:
         """Everything that rows or numbers say and the log does not bear out; of all campaigns without ``campaign_id``.
 
-        The library is not looked at: it outlives campaigns.
+        The library is not looked at: it outlives campaigns. Raises :class:`NotFound` for a campaign without a row and
+        without a log.
         """
         found = []
         async with self._database.reading() as connection:
             streams = await self._log.streams(connection)
             rows = {stream_of(row.id): row for row in await connection.execute(select(campaigns))}
-            for stream in [stream_of(campaign_id)] if campaign_id else sorted(streams.keys() | rows.keys()):
+            there = streams.keys() | rows.keys()
+            if campaign_id and stream_of(campaign_id) not in there:
+                raise _unknown(campaign_id)
+            for stream in [stream_of(campaign_id)] if campaign_id else sorted(there):
                 if stream == procedure_log.STREAM:  # belongs to no campaign
                     problems = await self._log.missing(connection, stream, streams[stream])
                 else:
@@ -199,11 +204,17 @@ class Store:
             return [str(error)]
         if row is None:
             return ["the row of the campaign is missing"]
-        found = [] if row.state == folded.state.value else [f"the row's state is {row.state}"]
+        written = _row(folded)
+        columns = {name: getattr(row, name) for name in ("run", "state")}
+        found = [
+            f"the row's {name} is {value}, the log says {written[name]}"
+            for name, value in columns.items()
+            if value != written[name]
+        ]
         try:
             stored = _CAMPAIGN.validate_python(row.document)
-        except ValidationError as error:
-            return [*found, f"the row cannot be read: {error}"]
+        except ValueError as error:
+            return [*found, f"the row cannot be read: {in_one_line(error)}"]
         names = [field.name for field in fields(folded) if getattr(stored, field.name) != getattr(folded, field.name)]
         return found + [f"{name} is not what the log says" for name in names]
 
@@ -214,8 +225,7 @@ class Store:
             campaign = await self._folded(connection, campaign_id)
             known = update(campaigns).where(campaigns.c.id == campaign_id).values(**_row(campaign))
             if (await connection.execute(known.returning(campaigns.c.id))).first() is None:
-                row = {"id": campaign_id, "run": campaign.run, **_row(campaign)}
-                await connection.execute(insert(campaigns), row)
+                await connection.execute(insert(campaigns), {"id": campaign_id, **_row(campaign)})
         return campaign
 
     async def entries(self, campaign_id: str, after: int = 0) -> AsyncIterator[Entry]:
@@ -301,7 +311,7 @@ class Store:
                     event = events.decode(entry.kind, entry.payload)
                     campaign = apply(campaign, event, entry.time, entry.sequence, campaign_id)
                 except (ValueError, KeyError) as error:
-                    raise Unfoldable(f"event {entry.sequence} cannot be read: {error}") from error
+                    raise Unfoldable(f"event {entry.sequence} cannot be read: {in_one_line(error)}") from error
                 except IllegalEvent as error:
                     text = f"event {entry.sequence} cannot follow those before it: {error}"
                     raise Unfoldable(text) from error
@@ -326,10 +336,6 @@ class Store:
             for found in [await _library_entry(connection, sha256) for sha256 in hashes]:
                 if found is not None:
                     await _put(connection, judged(found, before.name, event), new=False)
-
-
-class Unfoldable(Exception):
-    """An event of a log cannot be read, or cannot follow those before it."""
 
 
 @cache
@@ -364,7 +370,8 @@ def _entry(stored: StoredEvent) -> Entry:
 
 def _row(campaign: Campaign) -> dict[str, object]:
     document = _CAMPAIGN.dump_python(campaign, mode="json")
-    return {"state": campaign.state.value, "document": document, "fingerprint": fingerprint()}
+    state = campaign.state.value
+    return {"run": campaign.run, "state": state, "document": document, "fingerprint": fingerprint()}
 
 
 def _unknown(campaign_id: str) -> NotFound:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol
 
+from service_kit.damage import Unfoldable
+from service_kit.errors import InvalidArgument, NotFound
 from service_kit.eventlog import Problem
 from service_kit.server import run
 from service_kit.settings import PathSettings
 
 
 class Auditable(Protocol):
-    """A store whose rows follow from its log."""
+    """A store whose rows follow from its log; ``verify`` and ``rebuild`` raise NotFound for a name it does not know."""
 
     async def verify(self, id_: str = "", /) -> list[Problem]: ...
     async def rebuild(self, id_: str, /) -> object: ...
@@ -39,7 +43,20 @@ def main(
     parsed = parser.parse_args(arguments)
     url = parsed.database or PathSettings.load().database_url(service)
     ids = [name.removeprefix(f"{collection}/") for name in parsed.names]
-    run(_main(parsed.action, url, collection, ids, open_store))
+    run(_main(parsed.action, url, collection, ids, _blaming(open_store) if parsed.database else open_store))
+
+
+def _blaming(open_store: Callable[[str], Awaitable[Auditable]]) -> Callable[[str], Awaitable[Auditable]]:
+    """Let what is wrong with the URL be the option's fault, which gave it, and not the variable's."""
+
+    async def opening(url: str) -> Auditable:
+        try:
+            return await open_store(url)
+        except InvalidArgument as error:
+            violations = [replace(violation, field="--database") for violation in error.violations]
+            raise InvalidArgument(violations, hint=error.hint) from None
+
+    return opening
 
 
 async def _main(
@@ -48,17 +65,34 @@ async def _main(
     store = await open_store(url)
     try:
         extent = await store.extent()
-        wanted = ids or [stream.removeprefix(f"{collection}/") for stream in sorted(extent)]
+        problems = await _verified(store, ids)
+        wanted = ids or [stream.removeprefix(f"{collection}/") for stream in sorted(extent) if "/" in stream]
         if action == "rebuild":
             for id_ in wanted:
-                await store.rebuild(id_)
-        problems = [problem for id_ in ids or [""] for problem in await store.verify(id_)]
+                with suppress(Unfoldable, NotFound):  # where the log is damaged or gone, which verifying says
+                    await store.rebuild(id_)
+            problems = await _verified(store, ids)
     finally:
         await store.close()
     for problem in problems:
         sys.stdout.write(f"{problem.stream}: {problem.text}\n")
     events = sum(extent.get(f"{collection}/{id_}", 0) for id_ in wanted)
-    verdict = f"{len(problems)} differences" if problems else "numbers have no gaps, and every row is what the log says"
-    sys.stdout.write(f"{len(wanted)} {collection}, {events} events: {verdict}\n")
+    verdict = (
+        _count(len(problems), "difference") if problems else "numbers have no gaps, and every row is what the log says"
+    )
+    read = f"{_count(len(wanted), collection.removesuffix('s'))}, {_count(events, 'event')}"
+    sys.stdout.write(f"{read}: {verdict}\n")
     if problems:
         sys.exit(1)
+
+
+async def _verified(store: Auditable, ids: Sequence[str]) -> list[Problem]:
+    try:
+        return [problem for id_ in ids or [""] for problem in await store.verify(id_)]
+    except NotFound as error:
+        hint = "Leave the name out to look at all; --service says whose database it is, --database which."
+        raise InvalidArgument.of("NAME", error.message, hint=hint) from None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -20,8 +20,9 @@ from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 from sqlalchemy import Connection, DateTime, Dialect, Executable, Row, Table, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
@@ -29,6 +30,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.types import TypeDecorator
 
+from service_kit.damage import read_json
 from service_kit.errors import InvalidArgument, ServiceError, StorageFailed
 from service_kit.migrations import Schema, WrongRevision
 
@@ -67,7 +69,7 @@ class Database:
     def __init__(self, url: URL) -> None:
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        json: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": from_json}
+        json: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": read_json}
         if self.is_sqlite:
             self._engine = create_async_engine(url, **json)
             self._reading_engine = self._engine
@@ -97,9 +99,10 @@ class Database:
         database = cls(_checked(url))
         try:
             if database.is_sqlite:
-                _find(Path(database.url.database or ""), create=upgrade)
+                file = _file(database.url)
+                _find(file, create=upgrade)
                 if exclusive:
-                    database._lock = _locked(Path(f"{database.url.database}.lock"))
+                    database._lock = _locked(file)
             if upgrade:
                 await database._upgrade(schema)
             elif schema is not None:
@@ -235,6 +238,10 @@ def _failed(use: str, error: Exception) -> StorageFailed:
         hint = "Make space on its disk: what was committed is kept, and runs go on by themselves."
     elif "readonly" in said or "read-only" in said:
         hint = "Make it writable again: what was committed is kept, and runs go on by themselves."
+    elif "malformed" in said or "not a database" in said:
+        hint = "Put back a copy of it, or choose another with --database or BILEVEL_DATABASE."
+    elif "no such table" in said or "no such column" in said:
+        hint = "It lacks what this service keeps: choose the right one with --database or BILEVEL_DATABASE."
     else:
         hint = "Check the database and its disk: what was committed is kept, and runs go on by themselves."
     return StorageFailed(f"the database cannot be {use}: {reason}", hint=hint)
@@ -251,27 +258,34 @@ def _checked(url: str) -> URL:
     backend = parsed.get_backend_name()
     if backend not in _DRIVERS:
         raise wrong(f"must begin with sqlite:// or postgresql://; got {backend}://")
-    if backend == "sqlite" and (not parsed.database or parsed.database == ":memory:"):
+    if backend == "sqlite" and (_file(parsed).name in {"", ":memory:"} or parsed.query.get("mode") == "memory"):
         raise wrong("must name a file: every connection needs to see the same data")
     return parsed.set(drivername=_DRIVERS[backend])
+
+
+def _file(url: URL) -> Path:
+    """The file of a SQLite URL, also of one such as ``sqlite:///file:/data/inner.db?mode=ro&uri=true``."""
+    name = url.database or ""
+    return Path(unquote(urlsplit(name).path) if name.startswith("file:") and "uri" in url.query else name)
 
 
 def _find(file: Path, *, create: bool) -> None:
     """Make room for a SQLite file, or insist that it exists."""
     if not create and not file.exists():
-        raise InvalidArgument.of("--database", f"must name a database that exists; {file} does not")
+        raise InvalidArgument.of("BILEVEL_DATABASE", f"must name a database that exists; {file} does not")
     file.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _locked(path: Path) -> IO[bytes]:
-    """A lock that the kernel takes back when this process ends, however that happens."""
+def _locked(database: Path) -> IO[bytes]:
+    """A lock beside ``database`` that the kernel takes back when this process ends, however that happens."""
+    path = Path(f"{database}.lock")
     file = path.open("ab")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         hint = "Stop the other one, or choose another database with --database or BILEVEL_DATABASE."
-        raise ServiceError(f"the database {path.with_suffix('')} is in use by another process", hint=hint) from None
+        raise ServiceError(f"the database {database} is in use by another process", hint=hint) from None
     return file
 
 

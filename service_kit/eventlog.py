@@ -21,6 +21,7 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Column, MetaData, String, Table, bindparam, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from service_kit.damage import Unfoldable, in_one_line
 from service_kit.database import Database, Moment
 
 WATCHED_AT_ONCE = 32
@@ -182,12 +183,16 @@ class EventLog:
     ) -> list[StoredEvent]:
         """Up to ``limit`` events with numbers greater than ``after``, oldest first.
 
-        With ``connection`` inside that transaction, which sees its own appends.
+        With ``connection`` inside that transaction, which sees its own appends. Raises :class:`Unfoldable` for a row
+        that is no event; a payload that is no JSON stays ``Damaged``.
         """
         if connection is None:
             return await self._database.uninterrupted(self._read(stream, after, limit))
         rows = await connection.execute(_READ, {"stream": stream, "after": after, "limit": limit})
-        return [StoredEvent(*row) for row in rows]
+        try:
+            return [StoredEvent(*row) for row in rows]
+        except ValueError as error:
+            raise Unfoldable(f"an event after {after} cannot be read: {in_one_line(error)}") from error
 
     async def _read(self, stream: str, after: int, limit: int) -> list[StoredEvent]:
         async with self._database.reading() as connection:

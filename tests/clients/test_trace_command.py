@@ -50,4 +50,28 @@ def test_wrong_input_is_named(database: Path, tmp_path: Path) -> None:
     code, said = bilevel("verify", "--database", f"sqlite:///{database}")
     assert (code, "which this version does not know" in said) == (1, True)
     code, said = bilevel("rebuild", "nobody", "--service", "outer", "--database", f"sqlite:///{database}")
-    assert (code, "'campaigns/nobody' does not exist" in said) == (1, True)
+    assert (code, "'campaigns/nobody' does not exist" in said) == (2, True)
+    code, said = bilevel("verify", "nobody", "--service", "outer", "--database", f"sqlite:///{database}")
+    assert (code, "'campaigns/nobody' does not exist" in said) == (2, True)
+    code, said = bilevel("verify", "--database", "nonsense")
+    assert (code, "--database: must be a SQLAlchemy URL" in said) == (2, True)
+    (tmp_path / "letter").write_text("Dear reader, " * 1000)
+    code, said = bilevel("verify", "--database", f"sqlite:///{tmp_path / 'letter'}")
+    assert (code, "Put back a copy" in said, "runs go on" in said) == (1, True, False)
+    (tmp_path / "empty").touch()
+    code, said = bilevel("verify", "--database", f"sqlite:///{tmp_path / 'empty'}")
+    assert (code, "runs go on" in said, "Traceback" in said) == (1, False, False)
+
+
+def test_damage_to_one_log_leaves_the_others_checked(database: Path) -> None:
+    asked = ["--service", "outer", "--database", f"sqlite:///{database}"]
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE events SET payload = '{not json' WHERE stream = 'campaigns/a'")
+        connection.execute("UPDATE campaigns SET state = 'failed' WHERE id = 'b'")
+    for action in ("verify", "rebuild"):
+        code, said = bilevel(action, *asked)
+        assert (code, "Traceback" in said) == (1, False)
+        assert "campaigns/a: event 1 cannot be read: it is not JSON: " in said
+        assert ("campaigns/b: the row's state is failed" in said) is (action == "verify")
+        assert f"2 campaigns, 2 events: {'2 differences' if action == 'verify' else '1 difference'}\n" in said
+    assert "1 campaign, 1 event: numbers" in bilevel("verify", "b", *asked)[1]

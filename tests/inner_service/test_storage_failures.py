@@ -13,7 +13,7 @@ from sqlalchemy import event
 
 from inner_service import store as store_module
 from inner_service.store import Store
-from service_kit.errors import ServiceError
+from service_kit.errors import InvalidArgument, ServiceError
 from service_kit.status import remote_error
 from tests.inner_service.conftest import Inner, Process, QuadraticTask
 
@@ -127,3 +127,22 @@ async def test_a_database_that_cannot_be_written_from_the_start_is_one_message(t
     await store.close()
     with pytest.raises(ServiceError, match=r"cannot be written: .*readonly database\nMake it writable"):
         await Store.open(f"sqlite:///file:{tmp_path / 'inner.db'}?mode=ro&uri=true")
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+async def test_a_uri_of_sqlite_means_the_file_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "the data").mkdir()
+    file = tmp_path / "the data" / "inner.db"
+    for name in (f"file:{tmp_path}/the%20data/inner.db", f"file://{tmp_path}/the%20data/inner.db"):
+        store = await Store.open(f"sqlite:///{name}?uri=true")
+        with pytest.raises(ServiceError, match="in use by another process"):
+            await Store.open(f"sqlite:///{file}")
+        await store.close()
+    assert names(tmp_path) == {"the data"}
+    assert names(file.parent) == {"inner.db", "inner.db.lock"}
+    with pytest.raises(InvalidArgument, match="must name a file"):
+        await Store.open("sqlite:///file::memory:?uri=true")

@@ -209,7 +209,23 @@ async def test_a_guarded_commit_fails_once_its_lease_is_gone(store: Store) -> No
         ("UPDATE runs SET head = json_set(head, '$.decided_trials', 77)", "decided_trials is 77", True),
         ("DELETE FROM trials WHERE number = 0", "trial 0: the row is missing", True),
         ("UPDATE trials SET document = json_set(document, '$.hypothesis', 'lie')", "hypothesis is lie", True),
-        ("UPDATE trials SET document = '{}' WHERE number = 0", "a row cannot be read", True),
+        ("UPDATE trials SET document = '{}' WHERE number = 0", "trial 0: the row cannot be read", True),
+        (
+            "UPDATE trials SET document = '{oops' WHERE number = 3",
+            "trial 3: the row cannot be read: it is not JSON",
+            True,
+        ),
+        ("UPDATE runs SET head = '{oops'", "run: the row cannot be read: it is not JSON", True),
+        ("UPDATE runs SET created = ''", "run: the row cannot be read: it is not JSON", True),
+        ("UPDATE trials SET state = 'lost' WHERE number = 3", "trial 3: the row's state is lost, the trace says", True),
+        (
+            "UPDATE trials SET decision = 77 WHERE number = 0",
+            "trial 0: the row's decision is 77, the trace says 0",
+            True,
+        ),
+        ("UPDATE events SET payload = '{not json' WHERE sequence = 4", "event 4 cannot be read: it is not JSON", False),
+        ("UPDATE events SET payload = '{}' WHERE sequence = 4", "event 4 cannot be read: ", False),
+        ("UPDATE events SET time = 'noon' WHERE sequence = 4", "an event after 0 cannot be read: ", False),
         ("DELETE FROM trials; DELETE FROM mechanisms; DELETE FROM runs", "the row of the run is missing", True),
         ("DELETE FROM events WHERE sequence = 5", "event 5 is missing", False),
         ("DELETE FROM events WHERE sequence = (SELECT max(sequence) FROM events)", "is missing", False),
@@ -231,6 +247,7 @@ async def test_damage_is_found_and_rebuilding_mends_what_can_be(
         found = await store.verify()
         assert any(finding in problem.text for problem in found), found
         assert {problem.stream for problem in found} == {"runs/r"}
+        assert not any("\n" in problem.text or "https:" in problem.text for problem in found)
         if mendable:
             await store.rebuild("r")
             assert await store.verify() == []

@@ -108,6 +108,9 @@ async def test_what_cannot_happen_leaves_nothing_behind(store: Store) -> None:
         ("UPDATE campaigns SET state = 'paused'", "the row's state is paused", True),
         ("UPDATE campaigns SET document = json_set(document, '$.cycles', 77)", "cycles is not what the log says", True),
         ("UPDATE campaigns SET document = '{}'", "the row cannot be read", True),
+        ("UPDATE campaigns SET document = '{oops'", "the row cannot be read: it is not JSON", True),
+        ("UPDATE campaigns SET run = 'runs/other'", "the row's run is runs/other, the log says runs/", True),
+        ("UPDATE events SET payload = '{not json' WHERE sequence = 2", "event 2 cannot be read: it is not JSON", False),
         ("DELETE FROM campaigns", "the row of the campaign is missing", True),
         ("DELETE FROM events WHERE sequence = 2", "event 2 is missing", False),
         ("UPDATE events SET kind = 'unheard_of' WHERE sequence = 3", "event 3 cannot be read", False),
@@ -123,6 +126,7 @@ async def test_damage_is_found(tmp_path, statement: str, finding: str, mendable:
             await connection.execute(text(part))
     found = await store.verify()
     assert any(finding in problem.text for problem in found), found
+    assert not any("\n" in problem.text or "https:" in problem.text for problem in found)
     if mendable:
         assert await store.rebuild("c") == campaign
         assert await store.verify() == []
