@@ -130,8 +130,10 @@ def moment(message: Timestamp) -> str:
     return f"{message.ToDatetime():%Y-%m-%d %H:%M:%S} UTC" if message.seconds else NOTHING
 
 
-def cost(dollars: float | None) -> str:
-    """A cost; unknown is not the same as free."""
+def cost(dollars: float | None, *, scripted: bool = False) -> str:
+    """A cost; unknown is not the same as free. To the scripted researcher no price applies."""
+    if scripted and dollars == 0:
+        return "none (scripted)"
     return UNKNOWN if dollars is None else f"${dollars:.4f}"
 
 

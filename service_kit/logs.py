@@ -30,8 +30,7 @@ def configure(service: str) -> None:
 
     Raises :class:`InvalidArgument` for an unknown format or level.
     """
-    level = _choice("BILEVEL_LOG_LEVEL", _LEVELS, "info")
-    format_ = _choice("BILEVEL_LOG_FORMAT", _FORMATS, "console" if sys.stderr.isatty() else "json")
+    level, format_ = chosen_level(), chosen_format()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -106,6 +105,16 @@ def _clean(name: str, value: object) -> object:
 def redact_text(text: str) -> str:
     """``text`` without bearer tokens, API keys of the usual form and passwords in URLs."""
     return _SECRET_TEXT.sub(lambda match: (match[1] or match[2] or "") + REDACTED, text)
+
+
+def chosen_level() -> str:
+    """What BILEVEL_LOG_LEVEL says. Raises :class:`InvalidArgument` for an unknown one."""
+    return _choice("BILEVEL_LOG_LEVEL", _LEVELS, "info")
+
+
+def chosen_format() -> str:
+    """What BILEVEL_LOG_FORMAT says. Raises :class:`InvalidArgument` for an unknown one."""
+    return _choice("BILEVEL_LOG_FORMAT", _FORMATS, "console" if sys.stderr.isatty() else "json")
 
 
 def _choice(variable: str, allowed: tuple[str, ...], default: str) -> str:

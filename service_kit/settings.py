@@ -3,7 +3,7 @@
 ======================== ========================================== ===============================================
 variable                 default                                    meaning
 ======================== ========================================== ===============================================
-OPENAI_BASE_URL          (none: the scripted researcher)            OpenAI-compatible endpoint, ending in ``/v1``
+OPENAI_BASE_URL          (none: the scripted researcher)            OpenAI-compatible endpoint, ending in /v1
 OPENAI_API_KEY           (none)                                     its key; local endpoints often need none
 BILEVEL_MODEL            (none)                                     model name, as that endpoint calls it
 BILEVEL_MODEL_TIMEOUT    120                                        seconds that one answer may take
@@ -17,18 +17,22 @@ BILEVEL_PRICE_OUTPUT     (unknown)                                  price of a m
 BILEVEL_PRICES           (none)                                     TOML file of prices by model, see docs/models.md
 BILEVEL_RECORD           (none)                                     folder that receives every conversation
 BILEVEL_REPLAY           (none)                                     folder of a recording that answers instead
-BILEVEL_CONFIG           ~/.config/bilevel/config.toml              file with settings of these names, see settings_file
+BILEVEL_CONFIG           ~/.config/bilevel/config.toml              TOML file with settings of these names
 BILEVEL_HOME             ~/.local/share/bilevel                     databases, reports, libraries
 BILEVEL_CACHE            ~/.cache/bilevel                           what can be made again: tokenised data
 BILEVEL_DATABASE         (a file under BILEVEL_HOME)                SQLAlchemy URL of a service's database
-BILEVEL_PATIENCE         900                                        see :mod:`service_kit.patience`
-BILEVEL_LEASE_SECONDS    10                                         when another service takes over, see leases
-BILEVEL_LOG_FORMAT       console on a terminal, else json           see :mod:`service_kit.logs`
-BILEVEL_LOG_LEVEL        info                                       see :mod:`service_kit.logs`
+BILEVEL_PATIENCE         900                                        seconds to wait for what is away; 0: not at all
+BILEVEL_LEASE_SECONDS    10                                         seconds until another service takes over, 1 to 3600
+BILEVEL_LOG_FORMAT       console on a terminal, else json           console or json
+BILEVEL_LOG_LEVEL        info                                       debug, info, warning or error
+BILEVEL_INNER            127.0.0.1:7402                             where commands find the inner service
+BILEVEL_OUTER            127.0.0.1:7403                             where commands find the outer service
+BILEVEL_TASKS            (none)                                     tasks of the inner service: NAME=HOST:PORT, ...
+BILEVEL_TASKS_FILE       (none)                                     TOML file of its tasks, for task services with TLS
 BILEVEL_TLS_CERT         (none: no TLS)                             certificate chain that a server shows, PEM
 BILEVEL_TLS_KEY          (none)                                     its key, PEM
 BILEVEL_TLS_CLIENT_CA    (none)                                     CA of client certificates: mutual TLS
-BILEVEL_TOKENS           (none: no tokens)                          a server's token file, see ``security.tokens``
+BILEVEL_TOKENS           (none: no tokens)                          a server's token file, see `bilevel tokens`
 BILEVEL_MAX_STREAMS      512                                        streams that one caller may hold open at a server
 BILEVEL_CA               (none: no TLS)                             CA that a client trusts, PEM
 BILEVEL_CLIENT_CERT      (none)                                     certificate chain that a client shows, PEM

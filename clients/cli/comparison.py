@@ -25,7 +25,7 @@ _ROWS: Sequence[tuple[str, Callable[[Summary], str]]] = (
     ("mechanisms installed", lambda s: str(s.mechanisms_installed)),
     ("decisions they changed", lambda s: str(s.changed_decisions)),
     ("tokens", lambda s: f"{s.prompt_tokens + s.completion_tokens:,} in {wording.count(s.model_calls, 'call')}"),
-    ("cost", lambda s: wording.cost(s.cost_usd)),
+    ("cost", lambda s: wording.cost(s.cost_usd, scripted=s.scripted)),
     ("no evaluation ran", lambda s: f"{s.waiting_share:.0%} of {wording.duration(s.wall_seconds)}"),
     ("of it paused for the outer loop", lambda s: f"{s.paused_share:.0%}"),
     ("answered by", lambda s: s.answered_by),

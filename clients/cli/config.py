@@ -28,6 +28,8 @@ class Setting:
     origin: str
     """``environment``, ``file`` or ``default``."""
     meaning: str
+    problem: str = ""
+    """Why the value is not valid; empty where it is."""
 
 
 @app.command(epilog=EXIT_CODES)
@@ -44,19 +46,28 @@ def show(context: typer.Context, json: JsonOption = False) -> None:
         return
     path = config_path()
     typer.echo(f"file: {path}{'' if path.exists() else ' (there is none)'}\n")
+    width = max(len(setting.name) for setting in settings) + 1
     for setting in settings:
         marked = {"environment": "bright_white", "file": "bright_white", "default": None}[setting.origin]
-        typer.echo(f"{typer.style(setting.name, fg=marked):<24} {setting.value}")
-        typer.echo(f"{'':<24} {setting.origin}; {setting.meaning}")
+        typer.echo(f"{typer.style(setting.name.ljust(width), fg=marked)} {setting.value}")
+        if setting.problem:
+            typer.echo(f"{'':<{width}} {typer.style(f'not valid: {setting.problem}', fg='red')}")
+        typer.echo(f"{'':<{width}} {setting.origin}; {setting.meaning}")
 
 
 def _settings(from_file: frozenset[str]) -> list[Setting]:
+    from clients.wrong_settings import wrong_settings
     from service_kit import settings
 
+    wrong: dict[str, list[str]] = {}
+    for violation in wrong_settings():
+        wrong.setdefault(violation.field, []).append(violation.description)
     found = []
     for name, default, meaning in _ROW.findall(settings.__doc__ or ""):
         given = os.environ.get(name, "")
         origin = ("file" if name in from_file else "environment") if given else "default"
         shown = "(hidden)" if _SECRET.search(name) else _PASSWORD.sub(r"\1***", given)
-        found.append(Setting(name, shown if given else default.strip(), origin, meaning))
+        found.append(
+            Setting(name, shown if given else default.strip(), origin, meaning, "; ".join(wrong.get(name, [])))
+        )
     return found

@@ -18,7 +18,7 @@ OuterOption = Annotated[
     str, typer.Option("--outer", metavar="HOST:PORT", envvar="BILEVEL_OUTER", help="Address of the outer service.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's name or id, or `latest`.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or name, or `latest`.")]
 
 INNER_DEFAULT = INNER.address
 OUTER_DEFAULT = OUTER.address

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from clients.doctor import machine, services
 from clients.doctor.finding import Finding
+from clients.wrong_settings import wrong_settings
+from service_kit.errors import InvalidArgument
 
 
 async def examine(inner: str, outer: str) -> AsyncIterator[Finding]:
     """All findings; ``inner`` and ``outer`` are the addresses at which those services may run.
 
-    Raises :class:`InvalidArgument` for a setting that is wrong in itself.
+    A setting that is wrong in itself is a finding too, and what needs it is passed over.
     """
-    for finding in (*machine.installation(), *services.unknown_settings(list(os.environ)), machine.clock()):
-        yield finding
-    for finding in machine.disk():
-        yield finding
-    for finding in await machine.processors():
-        yield finding
-    yield await services.sandbox()
-    yield await services.model()
-    for finding in (*await services.databases(), *await services.running(inner, outer)):
-        yield finding
+    wrong = wrong_settings()
+
+    async def ready(found: Sequence[Finding]) -> Sequence[Finding]:
+        return found
+
+    async def single(examined: Awaitable[Finding]) -> Sequence[Finding]:
+        return [await examined]
+
+    examinations: tuple[Callable[[], Awaitable[Sequence[Finding]]], ...] = (
+        lambda: ready(machine.installation()),
+        lambda: ready([*services.unknown_settings(list(os.environ)), *services.invalid_settings(wrong)]),
+        lambda: ready([machine.clock()]),
+        lambda: ready(machine.disk()),
+        machine.processors,
+        lambda: single(services.sandbox()),
+        lambda: single(services.model()),
+        services.databases,
+        lambda: services.running(inner, outer),
+    )
+    for examination in examinations:
+        try:
+            found = await examination()
+        except InvalidArgument as error:
+            found = services.invalid_settings([v for v in error.violations if v not in wrong])
+        for finding in found:
+            yield finding

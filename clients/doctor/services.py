@@ -13,7 +13,7 @@ from clients.addresses import INNER, OUTER, ServiceAddress
 from clients.connection import connect
 from clients.doctor.finding import Finding, bad, good, note
 from clients.doctor.machine import installed
-from service_kit.errors import RemoteError, ServiceError
+from service_kit.errors import RemoteError, ServiceError, Violation
 from service_kit.settings import KNOWN_VARIABLES, ModelSettings, PathSettings
 
 PROBE = '''class Mechanism:
@@ -154,6 +154,12 @@ async def _service(target: ServiceAddress) -> Finding:
     if not healthy:
         return bad("service", f"{where} says that it does not serve", "See its log.")
     return good("service", f"{where} serves")
+
+
+def invalid_settings(wrong: Sequence[Violation]) -> list[Finding]:
+    """Settings whose values cannot be used."""
+    advice = "Mend or unset it; `bilevel config show` says what it means and where it comes from."
+    return [bad("settings", f"{violation.field}: {violation.description}", advice) for violation in wrong]
 
 
 def unknown_settings(environment: Sequence[str]) -> list[Finding]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from bilevel.v1 import trace_pb2
 
+from clients import wording
 from clients.report import RunRecord, write_report
 from clients.report.chart import HEIGHT, WIDTH, best_so_far, run_chart
 from clients.report.export import configuration_hash, results_tsv
@@ -131,3 +132,9 @@ def test_a_folder_that_cannot_be_written_is_named(bare: RunRecord, tmp_path: Pat
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match=r"cannot be written.*file"):
         write_report([bare], tmp_path / "file" / "report")
+
+
+def test_the_scripted_researcher_has_no_cost_and_an_unknown_price_stays_unknown() -> None:
+    assert wording.cost(0.0, scripted=True) == "none (scripted)"
+    assert wording.cost(None, scripted=True) == wording.UNKNOWN
+    assert wording.cost(0.0) == "$0.0000"

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from clients.cli import app
 from clients.doctor import Finding, Severity, machine, services
+from clients.wrong_settings import wrong_settings
 from service_kit import settings
 from service_kit.server import ServerSettings, serving
 
@@ -31,8 +32,8 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_variable_in_the_table_is_known_and_every_known_one_is_in_the_table() -> None:
     table = set(re.findall(r"^([A-Z][A-Z_]+) ", settings.__doc__ or "", re.MULTILINE))
-    command_line = {"BILEVEL_INNER", "BILEVEL_OUTER", "BILEVEL_TASKS", "BILEVEL_TASKS_FILE"}
-    assert table == settings.KNOWN_VARIABLES - command_line
+    assert table == settings.KNOWN_VARIABLES
+    assert not re.search(r"``|:mod:", "".join(re.findall(r"^[A-Z][A-Z_]+ .*$", settings.__doc__ or "", re.MULTILINE)))
 
 
 async def test_this_machine_runs_mechanisms_behind_every_required_layer() -> None:
@@ -107,6 +108,36 @@ async def test_a_service_that_serves_and_one_that_does_not_run() -> None:
         there, absent = await services.running(inner=address, outer="127.0.0.1:1")
     assert there.severity is Severity.GOOD
     assert (absent.severity, absent.advice) == (Severity.NOTE, "`bilevel serve outer` starts it.")
+
+
+WRONG = {
+    "BILEVEL_MODEL_TIMEOUT": "-5",
+    "BILEVEL_PRICES": "/nowhere/prices.toml",
+    "BILEVEL_LEASE_SECONDS": "x",
+    "BILEVEL_PATIENCE": "-1",
+    "BILEVEL_LOG_LEVEL": "loud",
+}
+
+
+def test_settings_that_are_not_valid_are_findings_and_the_rest_is_examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BILEVEL_MODEL_TIMEOUT", "BILEVEL_LEASE_SECONDS"):
+        monkeypatch.setenv(name, WRONG[name])
+    done = CliRunner().invoke(app, ["doctor", "--inner", "127.0.0.1:1", "--outer", "127.0.0.1:1", "--json"])
+    findings = [Finding(**entry) for entry in json.loads(done.stdout)]
+    assert done.exit_code == 1
+    said = [finding for finding in findings if finding.severity == Severity.BAD]
+    assert [finding.subject for finding in said] == ["settings", "settings"]
+    assert [finding.text.partition(":")[0] for finding in said] == ["BILEVEL_MODEL_TIMEOUT", "BILEVEL_LEASE_SECONDS"]
+    assert findings[-1].subject == "service"
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_value_that_is_not_valid_has_a_remark(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, WRONG[name])
+    [problem] = wrong_settings()
+    assert problem.field == name
+    rows = json.loads(CliRunner().invoke(app, ["config", "show", "--json"]).stdout)
+    assert {row["name"]: row["problem"] for row in rows if row["problem"]} == {name: problem.description}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")

@@ -1,0 +1,32 @@
+"""Which settings of this process are not valid, all at once: what a service would say one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from service_kit import logs
+from service_kit.errors import InvalidArgument, Violation
+from service_kit.llm.prices import Prices
+from service_kit.patience import PatienceSettings
+from service_kit.settings import ClientNetworkSettings, ModelSettings, PathSettings, ServerNetworkSettings
+
+_CHECKS: tuple[Callable[[], object], ...] = (
+    lambda: Prices.of(ModelSettings.load()),
+    PathSettings.load,
+    PatienceSettings.load,
+    ServerNetworkSettings.load,
+    ClientNetworkSettings.load,
+    logs.chosen_level,
+    logs.chosen_format,
+)
+
+
+def wrong_settings() -> list[Violation]:
+    """One for each wrong variable, whatever the others are."""
+    wrong: list[Violation] = []
+    for check in _CHECKS:
+        try:
+            check()
+        except InvalidArgument as error:
+            wrong += error.violations
+    return wrong
