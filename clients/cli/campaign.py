@@ -1,4 +1,4 @@
-"""``bilevel campaign``: the story of a campaign."""
+"""``bilevel campaign``: which campaigns there are, and the story of one."""
 
 from __future__ import annotations
 
@@ -7,34 +7,62 @@ from typing import Annotated
 import typer
 
 from clients.cli.execution import EXIT_CODES, polite
-from clients.cli.options import OUTER_DEFAULT, JsonOption, OuterOption
+from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, InnerOption, JsonOption, OuterOption
 
 app = typer.Typer(no_args_is_help=True, help="What the outer loop saw, chose, installed and cost.")
+
+
+@app.command(name="list", epilog=EXIT_CODES)
+@polite
+async def list_(
+    limit: Annotated[int, typer.Option(min=1, help="Newest campaigns to show.")] = 20,
+    outer: OuterOption = OUTER_DEFAULT,
+    json: JsonOption = False,
+) -> None:
+    """List campaigns, newest first."""
+    from bilevel.v1 import outer_pb2
+    from rich.table import Table
+
+    from clients import wording
+    from clients.cli.comparison import terminal
+    from clients.cli.resources import print_json
+    from clients.outer import OuterClient
+    from clients.report.export import to_json
+
+    async with OuterClient(outer) as client:
+        found = await client.list_campaigns(limit)
+    if json:
+        print_json([to_json(campaign) for campaign in found])
+        return
+    if not found:
+        typer.echo("There are no campaigns yet. Start one with `bilevel run --levels 1,1.5,2`.")
+        return
+    table = Table("campaign", "run", "state", "cycles", "installed", "answered by", show_edge=False)
+    for item in found:
+        state = wording.member(outer_pb2.CampaignState.Name(item.state), "CAMPAIGN_STATE_")
+        model = f"{item.model} (scripted)" if item.scripted else item.model
+        table.add_row(item.name, item.run, state, str(item.cycles), str(item.installed_mechanisms), model)
+    terminal().print(table)
 
 
 @app.command(epilog=EXIT_CODES)
 @polite
 async def show(
     campaign: Annotated[
-        str, typer.Argument(metavar="CAMPAIGN", help="A campaign's name or id, `latest`, or a run's name.")
+        str, typer.Argument(metavar="CAMPAIGN", help="A campaign's name or id, `latest`, or its run's.")
     ] = "latest",
     outer: OuterOption = OUTER_DEFAULT,
+    inner: InnerOption = INNER_DEFAULT,
     json: JsonOption = False,
 ) -> None:
     """What was seen, considered, chosen and why; what was installed, what it did in numbers, what all of it cost."""
     from clients.campaign_story import document, story
-    from clients.cli.resources import print_json
+    from clients.cli.resources import find_campaign, print_json
+    from clients.inner import InnerClient
     from clients.outer import OuterClient
-    from service_kit.errors import NotFound
 
-    async with OuterClient(outer) as client:
-        name = campaign if campaign.startswith("campaigns/") else f"campaigns/{campaign}"
-        if campaign == "latest" or campaign.startswith("runs/"):
-            known = await client.list_campaigns()
-            fitting = [c.name for c in known if campaign == "latest" or c.run == campaign]
-            if not fitting:
-                raise NotFound("campaign", campaign, hint="Start one with `bilevel run --levels 1,1.5,2`.")
-            name = fitting[0]
+    async with OuterClient(outer) as client, InnerClient(inner) as inner_client:
+        name = await find_campaign(client, inner_client, campaign)
         head = await client.get_campaign(name)
         events = [event async for event in client.watch_campaign(name, follow=False)]
     if json:

@@ -14,6 +14,14 @@ import typer
 
 _Arguments = ParamSpec("_Arguments")
 
+_LISTED_BY = {
+    "run": "bilevel runs",
+    "campaign": "bilevel campaign list",
+    "lesson": "bilevel lessons list",
+    "library entry": "bilevel library list",
+}
+"""What to type where a service names its own call."""
+
 EXIT_CODES = "Exit codes: 0 done, 1 refused or failed, 2 wrong input, 130 Ctrl-C."
 
 
@@ -77,8 +85,10 @@ def _complain(error: Exception) -> int:
 
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, RemoteError) and error.code == "NOT_FOUND" and error.metadata.get("resource") == "run":
-        error.hint = "`bilevel runs` lists the runs that exist."
+    if isinstance(error, RemoteError) and error.code == "NOT_FOUND":
+        resource = error.metadata.get("resource", "")
+        if resource in _LISTED_BY:
+            error.hint = f"`{_LISTED_BY[resource]}` lists those that exist."
     if isinstance(error, ServiceError | InvalidConfiguration):
         return complain(error)
     if os.environ.get("BILEVEL_LOG_LEVEL", "").lower() == "debug":

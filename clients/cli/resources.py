@@ -10,41 +10,63 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bilevel.v1 import trace_pb2
+
     from clients.inner import InnerClient
     from clients.outer import OuterClient
     from service_kit.parameters import Value
 
 
-MOST_RUNS = 100_000
-"""Newest runs among which one is found by its display name."""
-
-
 async def find_run(inner: InnerClient, text: str) -> str:
-    """Resource name of a run: from a full name, an id, a display name, or ``latest``; an id goes before a name.
+    """Resource name of a run: from a full name, an id, or ``latest``. Raises NotFound where there is none at all."""
+    from service_kit.errors import NotFound
 
-    Raises NotFound where there is no run at all, and InvalidArgument listing the ids where several bear the name.
-    """
-    from service_kit.errors import InvalidArgument, NotFound, RemoteError
-
-    if text.startswith("runs/"):
-        return text
     if text != "latest":
-        try:
-            return (await inner.get_run(f"runs/{text}")).name
-        except RemoteError as error:
-            if error.code not in ("NOT_FOUND", "INVALID_ARGUMENT"):
-                raise
-            named = [run.name for run in await inner.list_runs(MOST_RUNS) if run.spec.display_name == text]
-            if not named:
-                raise
-            if len(named) > 1:
-                ids = ", ".join(name.removeprefix("runs/") for name in named)
-                raise InvalidArgument.of("RUN", f"must be one run; several are named {text!r}: {ids}") from None
-            return named[0]
+        return text if text.startswith("runs/") else f"runs/{text}"
     runs = await inner.list_runs(limit=1)
     if not runs:
         raise NotFound("run", "latest", hint="There are no runs yet: start one with `bilevel run`.")
     return runs[0].name
+
+
+async def find_campaign(outer: OuterClient, inner: InnerClient, text: str) -> str:
+    """Resource name of a campaign: from its name or id, ``latest``, or the name, id or display name of its run.
+
+    Raises NotFound where there is none, which says whether the run exists.
+    """
+    from service_kit.errors import NotFound
+
+    campaigns = await outer.list_campaigns()
+    if text == "latest":
+        if not campaigns:
+            raise NotFound("campaign", text, hint="Start one with `bilevel run --levels 1,1.5,2`.")
+        return campaigns[0].name
+    wanted = {text, f"campaigns/{text}"}
+    runs = {text, f"runs/{text}"}
+    found = [c.name for c in campaigns if c.name in wanted] or [c.name for c in campaigns if c.run in runs]
+    if found or text.startswith("campaigns/"):
+        return found[0] if found else text
+    named = [run.name for run in await _runs(inner) if run.name in runs or run.spec.display_name == text]
+    found = [c.name for c in campaigns if c.run in named]
+    if not found and named:
+        hint = "The run has none: no outer loop supervises it. `bilevel run --levels 1,1.5,2` starts one that has."
+        raise NotFound("campaign of", named[0], hint)
+    if not found:
+        hint = "`bilevel campaign list` lists those that exist, `bilevel runs` the runs."
+        raise NotFound("campaign", text, hint)
+    return found[0]
+
+
+async def _runs(inner: InnerClient) -> list[trace_pb2.Run]:
+    """The runs that may be meant by their display names; none where their service cannot be reached."""
+    from service_kit.errors import RemoteError
+
+    try:
+        return await inner.list_runs(limit=1000)
+    except RemoteError as error:
+        if error.code == "UNAVAILABLE":
+            return []
+        raise
 
 
 async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> dict[str, Value]:

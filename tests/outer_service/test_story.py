@@ -47,6 +47,17 @@ async def test_a_campaign_is_told_and_its_prompts_are_shown(services: Any, scrip
         assert part in told
     by_run = json.loads(await bilevel("campaign", "show", run, "--json", *at))
     assert by_run["campaign"]["name"] == campaign.name
+    assert await bilevel("campaign", "show", run.removeprefix("runs/"), *at) == told
+    assert json.loads(await bilevel("campaign", "list", "--json", *at))[0]["name"] == campaign.name
+    listed = await bilevel("campaign", "list", *at)
+    assert all(part in listed for part in ("cycles", campaign.name, "finished", "(scripted)"))
+    at_inner = ("--inner", services.inner_address)
+    alone = await services.run(trials=1, checkpoint=5)
+    said = await bilevel("campaign", "show", alone.removeprefix("runs/"), *at, *at_inner, code=1)
+    assert f"campaign of '{alone}' does not exist" in said
+    said = await bilevel("campaign", "show", "nosuch", *at, *at_inner, code=1)
+    assert "campaign 'nosuch' does not exist" in said
+    assert "`bilevel campaign list` lists those that exist" in said
     assert "round_finished" in {key for event in by_run["events"] for key in event}
     shown = await bilevel("prompts", "show", "--round", "explore", "--run", run, "--inner", services.inner_address, *at)
     assert "===== system =====" in shown
