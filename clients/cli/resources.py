@@ -17,12 +17,32 @@ if TYPE_CHECKING:
     from service_kit.parameters import Value
 
 
-async def find_run(inner: InnerClient, text: str) -> str:
-    """Resource name of a run: from a full name, an id, or ``latest``. Raises NotFound where there is none at all."""
-    from service_kit.errors import NotFound
+MOST_RUNS = 100_000
+"""Newest runs among which one is found by its display name."""
 
+
+async def find_run(inner: InnerClient, text: str) -> str:
+    """Resource name of a run: from a full name, an id, a display name, or ``latest``; an id goes before a name.
+
+    Raises NotFound where there is no run at all, and InvalidArgument listing the ids where several bear the name.
+    """
+    from service_kit.errors import InvalidArgument, NotFound, RemoteError
+
+    if text.startswith("runs/"):
+        return text
     if text != "latest":
-        return text if text.startswith("runs/") else f"runs/{text}"
+        try:
+            return (await inner.get_run(f"runs/{text}")).name
+        except RemoteError as error:
+            if error.code not in ("NOT_FOUND", "INVALID_ARGUMENT"):
+                raise
+            named = [run.name for run in await inner.list_runs(MOST_RUNS) if run.spec.display_name == text]
+            if not named:
+                raise
+            if len(named) > 1:
+                ids = ", ".join(name.removeprefix("runs/") for name in named)
+                raise InvalidArgument.of("RUN", f"must be one run; several are named {text!r}: {ids}") from None
+            return named[0]
     runs = await inner.list_runs(limit=1)
     if not runs:
         raise NotFound("run", "latest", hint="There are no runs yet: start one with `bilevel run`.")
@@ -62,7 +82,7 @@ async def _runs(inner: InnerClient) -> list[trace_pb2.Run]:
     from service_kit.errors import RemoteError
 
     try:
-        return await inner.list_runs(limit=1000)
+        return await inner.list_runs(MOST_RUNS)
     except RemoteError as error:
         if error.code == "UNAVAILABLE":
             return []

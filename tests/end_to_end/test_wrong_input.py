@@ -66,7 +66,7 @@ def refusing_endpoint() -> Iterator[str]:
         (
             ("run", "--task", "10.0.0.1:7000", "--levels", "1"),
             2,
-            "spec.task: must be the name of a configured task, or",
+            "--task: must be the name of a configured task, or",
         ),
         (("run", "--task", "localhost:1", "--levels", "1"), 1, "the task '127.0.0.1:1' at 127.0.0.1:1 cannot be"),
         (("watch", "nosuch"), 1, "`bilevel runs` lists those that exist"),
@@ -75,7 +75,25 @@ def refusing_endpoint() -> Iterator[str]:
         (("run", "--task", "nosuch", "--levels", "1"), 1, "task 'nosuch' does not exist"),
         ((*RUN[:3], "--levels", "2"), 2, "--levels: must be 1, 1,1.5, 1,2 or 1,1.5,2; got '2'"),
         ((*RUN, "--trials", "0"), 2, "'--trials': Input should be greater than or equal to 1"),
-        ((*RUN, "--parallel", "9"), 2, "parallelism"),
+        ((*RUN, "--parallel", "9"), 2, "error: --parallel: must be"),
+        ((*RUN, "--parallel", "9", "--early-stopping", "median"), 2, "--early-stopping: must be left out"),
+        ((*RUN, "--max-cost", "1"), 2, "error: --max-cost: needs the model's price"),
+        ((*RUN, "--noise-repeats", "1"), 2, "--noise-repeats: must be 0 for off, or from 2 to 1000; got 1"),
+        ((*RUN, "--asynchronous"), 2, "--asynchronous: needs --parallel of 2 or more"),
+        ((*RUN, "--concurrent"), 2, "--concurrent: needs a level above 1"),
+        ((*RUN, "--recursion"), 2, "--recursion: needs level 2"),
+        ((*RUN, "--control", "noop"), 2, "--control: takes the place of level 2"),
+        ((*RUN, "--compare-lessons"), 2, "--compare-lessons: needs --lessons"),
+        ((*RUN, "--budget", "short"), 2, "--budget: is for a trainer that is started here: add --local"),
+        ((*RUN, "--serve-task", "own=127.0.0.1:1"), 2, "--serve-task: is for services that are started here"),
+        (("run", "--local", "--budget", "foo"), 2, "--budget: must be short, full or a number of seconds above 0"),
+        (("run", "--local", "--budget", "0"), 2, "--budget: must be short, full or a number of seconds above 0"),
+        (
+            ("run", "--local", "--task", "own", "--serve-task", "own=127.0.0.1:1", "--budget", "2"),
+            2,
+            "--budget: has no effect",
+        ),
+        (("prompts", "show", "--round", "propose", "--context", "9"), 2, "--context: has no effect with --round"),
         ((*RUN, "--local", "--detach"), 2, "--detach: cannot be combined with --local"),
         (
             ("run", "--local", "--task", "own"),
@@ -102,6 +120,19 @@ def test_wrong_input_is_one_message(services: Services, arguments: tuple[str, ..
     done = services.bilevel(*arguments)
     assert message in " ".join(done.stderr.split()), done.stderr
     assert done.returncode == code
+    assert not (services.user.folder / "bilevel-results").exists()
+
+
+def test_a_run_is_found_by_its_display_name_where_only_one_bears_it(services: Services) -> None:
+    named = (*RUN[:3], "--levels", "1", "--trials", "1", "--confirm", "0", "--name", "my shop", "--detach")
+    first = services.bilevel(*named)
+    assert first.returncode == 0, first.stderr
+    assert services.bilevel("watch", "my shop").returncode == 0
+    second = services.bilevel(*named)
+    done = services.bilevel("watch", "my shop")
+    assert done.returncode == 2
+    for line in (first.stdout, second.stdout):
+        assert line.strip().removeprefix("runs/") in done.stderr
 
 
 def test_a_run_in_the_wrong_state_is_said(services: Services) -> None:
