@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bilevel.v1 import trace_pb2
-
     from clients.inner import InnerClient
     from clients.outer import OuterClient
     from service_kit.parameters import Value
@@ -66,7 +64,7 @@ async def find_campaign(outer: OuterClient, inner: InnerClient, text: str) -> st
     found = [c.name for c in campaigns if c.name in wanted] or [c.name for c in campaigns if c.run in runs]
     if found or text.startswith("campaigns/"):
         return found[0] if found else text
-    named = [run.name for run in await _runs(inner) if run.name in runs or run.spec.display_name == text]
+    named = [run.name for run in await inner.list_runs(MOST_RUNS) if run.name in runs or run.spec.display_name == text]
     found = [c.name for c in campaigns if c.run in named]
     if not found and named:
         hint = "The run has none: no outer loop supervises it. `bilevel run --levels 1,1.5,2` starts one that has."
@@ -75,18 +73,6 @@ async def find_campaign(outer: OuterClient, inner: InnerClient, text: str) -> st
         hint = "`bilevel campaign list` lists those that exist, `bilevel runs` the runs."
         raise NotFound("campaign", text, hint)
     return found[0]
-
-
-async def _runs(inner: InnerClient) -> list[trace_pb2.Run]:
-    """The runs that may be meant by their display names; none where their service cannot be reached."""
-    from service_kit.errors import RemoteError
-
-    try:
-        return await inner.list_runs(MOST_RUNS)
-    except RemoteError as error:
-        if error.code == "UNAVAILABLE":
-            return []
-        raise
 
 
 async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> dict[str, Value]:

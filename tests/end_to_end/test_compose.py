@@ -128,7 +128,7 @@ def test_a_bilevel_run_finishes_in_containers_through_kills_and_survives_down_an
     started = json.loads(
         compose.bilevel("run", "--trials", "20", "--confirm", "1", "--set", "WINDOW_PATTERN=LLLL", "--detach", "--json")
     )
-    run = started["run"]["name"]
+    run = started["run"]
     wait_until(lambda: compose.run_state(run)["decidedTrials"] >= 4, 300, "four trials")
 
     compose("kill")

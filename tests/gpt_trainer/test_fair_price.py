@@ -36,6 +36,7 @@ def real_over_charge(preset: Preset, dataset: Dataset, cpu: Device, changes: dic
 
 
 @pytest.mark.long
+@pytest.mark.timeout(600)
 def test_no_random_configuration_really_costs_much_more_than_it_is_charged(
     laptop: Preset, dataset: Dataset, cpu: Device
 ) -> None:

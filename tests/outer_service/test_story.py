@@ -71,7 +71,7 @@ async def test_a_campaign_is_told_and_its_prompts_are_shown(services: Any, scrip
         "prompts", "show", "--round", "propose", "--run", run, "--json", "--inner", services.inner_address
     )
     assert [message["role"] for message in json.loads(proposer)["messages"]] == ["system", "user"]
-    missing = await bilevel("campaign", "show", "runs/none", *at, code=1)
+    missing = await bilevel("campaign", "show", "runs/none", *at, *at_inner, code=1)
     assert "campaign 'runs/none'" in missing
 
 
