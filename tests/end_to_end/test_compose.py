@@ -129,11 +129,11 @@ def test_a_bilevel_run_finishes_in_containers_through_kills_and_survives_down_an
         compose.bilevel("run", "--trials", "20", "--confirm", "1", "--set", "WINDOW_PATTERN=LLLL", "--detach", "--json")
     )
     run = started["run"]
-    wait_until(lambda: compose.run_state(run)["decidedTrials"] >= 4, 300, "four trials")
+    wait_until(lambda: compose.run_state(run).get("decided_trials", 0) >= 4, 300, "four trials")
 
     compose("kill")
     compose("up", "--detach")
-    wait_until(lambda: compose.run_state(run)["decidedTrials"] >= 8, 300, "trials after the kill")
+    wait_until(lambda: compose.run_state(run).get("decided_trials", 0) >= 8, 300, "trials after the kill")
 
     # A service that dies by itself comes back without anyone: the restart policy, then the trace.
     before = compose.container("inner")["RestartCount"]
@@ -142,9 +142,9 @@ def test_a_bilevel_run_finishes_in_containers_through_kills_and_survives_down_an
 
     wait_until(lambda: compose.run_state(run)["state"] == "RUN_STATE_FINISHED", 600, "the end of the run")
     finished = compose.run_state(run)
-    assert finished["decidedTrials"] == 20
+    assert finished["decided_trials"] == 20
     installed = json.loads(compose.bilevel("mechanisms", "list", run, "--json"))
-    layers = {layer for mechanism in installed for layer in mechanism["sandboxLayers"]}
+    layers = {layer for mechanism in installed for layer in mechanism["sandbox_layers"]}
     assert {"clean_environment", "closed_descriptors", "no_new_privs", "rlimits", "seccomp"} <= layers
 
     compose("down")
