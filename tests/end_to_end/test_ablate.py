@@ -15,7 +15,7 @@ import pytest
 from tests.end_to_end.conftest import Services
 from tests.end_to_end.person import User, wait_until
 
-pytestmark = pytest.mark.timeout(300)  # two starts of all services, which a busy machine makes slow
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]  # two starts of all services
 
 COMMAND = (
     *("--groups", "A,noop", "--trials", "4", "--repeats", "2", "--confirm", "1", "--seed", "5"),
