@@ -26,6 +26,7 @@ from mechanisms.language.names import reveal
 from mechanisms.language.objects import Candidate, Objective, Trial, View
 from mechanisms.language.space import Space
 from mechanisms.sandbox import jail
+from mechanisms.sandbox.addresses import scatter
 from mechanisms.sandbox.frames import FrameError, FrameTooLarge, read_frame, write_frame
 
 OFFERED = offered()
@@ -240,6 +241,7 @@ def serve(answer_bytes: int, request_bytes: int) -> None:
 def main() -> int:
     """Enter the jail, say so, serve."""
     memory_bytes, cpu_seconds, allow_weak, answer_bytes, request_bytes = map(int, sys.argv[3:8])
+    _kept = scatter(random.Random())  # noqa: S311 - from the system's entropy, which the jail takes away
     try:
         layers = jail.enter(memory_bytes, cpu_seconds, bool(allow_weak))
     except jail.JailError as error:
