@@ -1,4 +1,4 @@
-"""The virtual clock against the wall: no configuration may cost much more than it is charged."""
+"""The virtual clock against the processor: no configuration may cost much more than it is charged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service_kit.parameters import InvalidConfiguration, Value
 
 
 def real_over_charge(preset: Preset, dataset: Dataset, cpu: Device, changes: dict[str, Value]) -> float:
-    """Wall seconds of an optimiser step (the fastest of some, to be blind to neighbours) over what it is charged."""
+    """Processor seconds of an optimiser step, the least of some, over what it is charged."""
     planned = plan(preset, TrialRequest(changes, 0, 3600.0))
     h = planned.hyperparameters
     model = GPT(planned.architecture, cpu.compute)
@@ -28,10 +28,10 @@ def real_over_charge(preset: Preset, dataset: Dataset, cpu: Device, changes: dic
     optimizer, batches = MuonAdamW(model, h), TrainingBatches(dataset.rows("train"), 0, cpu.torch_device)
     fastest = float("inf")
     for _ in range(max(3, min(40, int(1.0 / planned.step_seconds)))):
-        began = time.perf_counter()
+        began = time.process_time()
         accumulate(model.fused_loss, batches, h.device_batch_size, planned.micro_steps)
         optimizer.step(0.0)
-        fastest = min(fastest, time.perf_counter() - began)
+        fastest = min(fastest, time.process_time() - began)
     return fastest / planned.step_seconds
 
 
@@ -53,6 +53,10 @@ def test_no_random_configuration_really_costs_much_more_than_it_is_charged(
         except InvalidConfiguration:
             continue
         sampled.append(changes)
-    baseline = real_over_charge(laptop, dataset, cpu, {})
-    dear = {str(c): ratio for c in sampled if (ratio := real_over_charge(laptop, dataset, cpu, c) / baseline) > 1.5}
+    # Who shares the processor's caches makes single measurements dear: what seems so is measured again beside the
+    # baseline before it is believed.
+    dear = sampled
+    for _ in range(3):
+        baseline = real_over_charge(laptop, dataset, cpu, {})
+        dear = [changes for changes in dear if real_over_charge(laptop, dataset, cpu, changes) / baseline > 1.5]
     assert not dear
