@@ -1,0 +1,137 @@
+"""The building blocks of all pages. Text is always text: none of them renders HTML or Markdown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from nicegui import ui
+from nicegui.element import Element
+from nicegui.elements.mixins.text_element import TextElement
+
+from service_kit.errors import ServiceError
+
+MARKS = {
+    "kept": "●",
+    "baseline": "■",
+    "discarded": "○",
+    "failed": "✕",
+    "refused": "◇",
+    "running": "◐",
+    "waiting": "◌",
+}
+"""A shape for each kind of outcome, so that colour is never all that tells them apart."""
+
+
+def text(tag: str, content: str, classes: str = "") -> TextElement:
+    """An element with text in it."""
+    element = TextElement(tag=tag, text=content)
+    if classes:
+        element.classes(classes)
+    return element
+
+
+def box(tag: str = "div", classes: str = "") -> Element:
+    """An element with children: ``with box("section", "panel"):``."""
+    element = ui.element(tag)
+    if classes:
+        element.classes(classes)
+    return element
+
+
+def link(content: str, href: str, classes: str = "") -> TextElement:
+    """A link within the dashboard."""
+    element = text("a", content, classes)
+    element.props["href"] = href
+    return element
+
+
+def button(content: str, on_click: Callable[[], Any], *, kind: str = "", key: str = "", hint: str = "") -> TextElement:
+    """A button.
+
+    Args:
+        content: What it says.
+        on_click: What it does.
+        kind: "" for an ordinary one, "primary" or "danger".
+        key: Keyboard shortcut: a single key.
+        hint: More words, for a pointer at rest and for screen readers.
+    """
+    element = text("button", content, f"button {kind}".strip())
+    element.props["type"] = "button"
+    if key:
+        element.props["aria-keyshortcuts"] = key
+    if hint:
+        element.props["title"] = hint
+    element.on("click", on_click)
+    return element
+
+
+def disable(element: Element, reason: str) -> None:
+    """Disable a button and say why, or enable it again where ``reason`` is empty."""
+    if reason:
+        element.props["disabled"] = True
+        element.props["title"] = reason
+    else:
+        element.props.pop("disabled", None)
+        element.props.pop("title", None)
+
+
+def mark(kind: str, words: str = "") -> Element:
+    """The shape of an outcome with its words."""
+    with box("span", f"mark mark-{kind}") as element:
+        text("span", MARKS.get(kind, "·"), "shape").props["aria-hidden"] = "true"
+        if words:
+            text("span", words)
+    return element
+
+
+def tag(words: str, kind: str = "") -> TextElement:
+    """A small label."""
+    return text("span", words, f"tag {kind}".strip())
+
+
+def facts(pairs: Iterable[tuple[str, str]], classes: str = "") -> Element:
+    """Names and values, side by side."""
+    with box("dl", f"facts {classes}".strip()) as element:
+        for name, value in pairs:
+            with box("div"):
+                text("dt", name)
+                text("dd", value)
+    return element
+
+
+def notice(title: str, *lines: str, kind: str = "") -> Element:
+    """A remark that stands out: ``kind`` is "", "warning" or "error"."""
+    with box("div", f"notice {kind}".strip()) as element:
+        element.props["role"] = "alert" if kind == "error" else "status"
+        text("strong", title)
+        for line in lines:
+            if line:
+                text("p", line)
+    return element
+
+
+def problem(error: ServiceError, title: str = "") -> Element:
+    """An error: why, and what to do next."""
+    return notice(title or error.message, error.message if title else "", error.hint, kind="error")
+
+
+def empty(title: str, *lines: str, command: str = "") -> Element:
+    """What stands where there is nothing yet, with what to do next."""
+    with box("div", "empty") as element:
+        text("h2", title)
+        for line in lines:
+            text("p", line)
+        if command:
+            text("code", command, "command")
+    return element
+
+
+def age(moment: float) -> str:
+    """How long ago a Unix time was, in a word or two."""
+    seconds = max(0.0, time.time() - moment)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"
