@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from clients.dashboard.door.settings import DoorSettings
 from service_kit import logs
 from service_kit.errors import InvalidArgument, Violation
 from service_kit.llm.prices import Prices
@@ -16,6 +17,7 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     PatienceSettings.load,
     ServerNetworkSettings.load,
     ClientNetworkSettings.load,
+    DoorSettings.load,
     logs.chosen_level,
     logs.chosen_format,
 )

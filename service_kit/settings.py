@@ -42,6 +42,19 @@ BILEVEL_TOKEN            (none)                                     token that a
 BILEVEL_TOKEN_FILE       (none)                                     file that holds it, read with every call
 BILEVEL_INSECURE         0                                          1 lets a token travel in clear text
 ======================== ========================================== ===============================================
+
+Of the dashboard:
+
+==================================== ==================== ==================================================
+variable                             default              meaning
+==================================== ==================== ==================================================
+BILEVEL_DASHBOARD_PASSWORD           (none: no login)     password of the dashboard, 12 characters or more
+BILEVEL_DASHBOARD_PASSWORD_FILE      (none)               file that holds it, read with every login
+BILEVEL_DASHBOARD_VIEW_PASSWORD      (none)               another one, which allows looking only
+BILEVEL_DASHBOARD_VIEW_PASSWORD_FILE (none)               file that holds that
+BILEVEL_DASHBOARD_SESSION_HOURS      12                   hours until it asks again
+BILEVEL_DASHBOARD_HOSTS              (none)               names by which browsers may call it: HOST, ...
+==================================== ==================== ==================================================
 """
 
 from __future__ import annotations
@@ -246,6 +259,12 @@ def _lower_first(sentence: str) -> str:
 KNOWN_VARIABLES = frozenset(
     {
         "BILEVEL_CONFIG",
+        "BILEVEL_DASHBOARD_HOSTS",
+        "BILEVEL_DASHBOARD_PASSWORD",
+        "BILEVEL_DASHBOARD_PASSWORD_FILE",
+        "BILEVEL_DASHBOARD_SESSION_HOURS",
+        "BILEVEL_DASHBOARD_VIEW_PASSWORD",
+        "BILEVEL_DASHBOARD_VIEW_PASSWORD_FILE",
         "BILEVEL_INNER",
         "BILEVEL_OUTER",
         "BILEVEL_LOG_FORMAT",

@@ -9,6 +9,7 @@ from clients.cli import (
     campaign,
     config,
     conform,
+    dashboard,
     demo,
     demo_memory,
     doctor,
@@ -56,6 +57,7 @@ app.add_typer(prompts.app, name="prompts")
 app.add_typer(conform.app, name="conform")
 app.add_typer(trace.app, name="trace")
 app.add_typer(serve.app, name="serve")
+app.command(name="dashboard", epilog=EXIT_CODES)(dashboard.dashboard)
 app.add_typer(config.app, name="config")
 app.command(name="doctor", epilog=doctor.EXIT_CODES)(doctor.doctor)
 app.command(name="certs", epilog=EXIT_CODES)(security.certs)

@@ -13,7 +13,7 @@ from clients.cli.options import JsonOption
 
 app = typer.Typer(no_args_is_help=True, help="Settings: which hold, and where each comes from.")
 
-_SECRET = re.compile(r"API_KEY$|_TOKEN$")
+_SECRET = re.compile(r"API_KEY$|_TOKEN$|_PASSWORD$")
 _ROW = re.compile(r"^([A-Z][A-Z_]+) +(.+?) {2,}(.+)$", re.MULTILINE)
 _PASSWORD = re.compile(r"(://[^/\s:@]*:)[^@\s/]+(?=@)")
 

@@ -30,13 +30,13 @@ class ServerTls:
 
     def credentials(self) -> grpc.ServerCredentials:
         """For a server's port. Raises :class:`ServiceError` for a file that cannot be read."""
-        seen = self._stamps()
+        seen = self.stamps()
 
         def changed() -> grpc.ServerCertificateConfiguration | None:
             # gRPC asks with every handshake, on a thread of its own.
             nonlocal seen
             try:
-                now = self._stamps()
+                now = self.stamps()
                 if now == seen:
                     return None
                 configuration = self._configuration()
@@ -57,7 +57,8 @@ class ServerTls:
         roots = read_pem(self.client_ca) if self.client_ca is not None else None
         return grpc.ssl_server_certificate_configuration([(read_pem(self.key), read_pem(self.certificate))], roots)
 
-    def _stamps(self) -> list[int]:
+    def stamps(self) -> list[int]:
+        """When the files were last changed, in nanoseconds. Raises :class:`ServiceError` for one that is not there."""
         files = filter(None, (self.certificate, self.key, self.client_ca))
         try:
             return [path.stat().st_mtime_ns for path in files]

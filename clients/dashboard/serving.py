@@ -1,0 +1,75 @@
+"""From a command line to a dashboard that answers: the door first, then the pages behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from clients.dashboard.door.guard import Guard
+from clients.dashboard.door.settings import DoorSettings
+from clients.extras import optional
+from clients.web_server import WebSettings, serve_web
+from service_kit.errors import ServiceError
+from service_kit.security.channels import ChannelSecurity
+from service_kit.security.tls import ServerTls
+from service_kit.server import is_loopback, parse_address
+from service_kit.settings import ServerNetworkSettings
+
+log = structlog.get_logger("clients.dashboard")
+
+
+@dataclass(frozen=True, slots=True)
+class Dashboard:
+    """What one start of the dashboard is told."""
+
+    listen: str
+    """HOST:PORT."""
+    inner: str
+    """Address of the inner service, HOST:PORT."""
+    outer: str
+    """Address of the outer service, HOST:PORT."""
+    insecure: bool = False
+    """Allow other machines, or other users of this one, to come in without TLS or a login."""
+    address_file: Path | None = None
+    """Where the bound address is written."""
+
+
+async def serve_dashboard(dashboard: Dashboard) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Raises :class:`InvalidArgument` for wrong settings, :class:`ServiceError` for an address that cannot be had, and
+    where the dashboard would be open to more than its user without ``insecure``.
+    """
+    host = parse_address(dashboard.listen)[0]
+    door, network = DoorSettings.load(), ServerNetworkSettings.load()
+    door.digests()
+    tls = None
+    if network.certificate is not None and network.key is not None:
+        tls = ServerTls(network.certificate, network.key, network.client_ca)
+    if not dashboard.insecure:
+        _refuse_open_doors(dashboard.listen, host, door, tls)
+    optional("nicegui", "dashboard", "to show the dashboard")
+    from clients.dashboard.app import create_app
+
+    scheme = "https" if tls is not None else "http"
+    guarded = Guard(create_app(dashboard.inner, dashboard.outer), door, frozenset({host.lower()}))
+    settings = WebSettings(dashboard.listen, dashboard.address_file, tls, lifespan=True)
+    await serve_web(guarded, settings, lambda address: log.info("listening", url=f"{scheme}://{address}/"))
+
+
+def _refuse_open_doors(listen: str, host: str, door: DoorSettings, tls: ServerTls | None) -> None:
+    if not is_loopback(host) and (tls is None or not door.wants_login):
+        raise ServiceError(
+            f"refusing to listen on {listen}: other machines can reach it without TLS and a login",
+            hint="Listen on 127.0.0.1; or set BILEVEL_DASHBOARD_PASSWORD_FILE, BILEVEL_TLS_CERT and BILEVEL_TLS_KEY, "
+            "for which `bilevel certs` makes files; or pass --insecure if the network is trusted.",
+        )
+    if not door.wants_login and ChannelSecurity.load().current_token() is not None:
+        raise ServiceError(
+            f"refusing to listen on {listen} without a login: the dashboard holds a token of the services, and every "
+            "user of this machine could use it",
+            hint="Set BILEVEL_DASHBOARD_PASSWORD_FILE to a file with a password, or pass --insecure if the machine "
+            "is yours alone.",
+        )
