@@ -8,6 +8,7 @@ from pathlib import Path
 import structlog
 
 from clients.dashboard.door.guard import Guard
+from clients.dashboard.door.headers import give_scripts_their_nonce
 from clients.dashboard.door.settings import DoorSettings
 from clients.extras import optional
 from clients.web_server import WebSettings, serve_web
@@ -51,8 +52,11 @@ async def serve_dashboard(dashboard: Dashboard) -> None:
     if not dashboard.insecure:
         _refuse_open_doors(dashboard.listen, host, door, tls)
     optional("nicegui", "dashboard", "to show the dashboard")
+    from nicegui.client import templates
+
     from clients.dashboard.app import create_app
 
+    give_scripts_their_nonce(templates.env)
     scheme = "https" if tls is not None else "http"
     guarded = Guard(create_app(dashboard.inner, dashboard.outer), door, frozenset({host.lower()}))
     settings = WebSettings(dashboard.listen, dashboard.address_file, tls, lifespan=True)
