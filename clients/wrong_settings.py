@@ -9,6 +9,7 @@ from service_kit import logs
 from service_kit.errors import InvalidArgument, Violation
 from service_kit.llm.prices import Prices
 from service_kit.patience import PatienceSettings
+from service_kit.security.quota import Quota
 from service_kit.settings import ClientNetworkSettings, ModelSettings, PathSettings, ServerNetworkSettings
 
 _CHECKS: tuple[Callable[[], object], ...] = (
@@ -16,6 +17,7 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     PathSettings.load,
     PatienceSettings.load,
     ServerNetworkSettings.load,
+    Quota.load,
     ClientNetworkSettings.load,
     DoorSettings.load,
     logs.chosen_level,

@@ -57,7 +57,7 @@ def apply(search: Search | None, event: trace.Event, at: datetime, sequence: int
     if search is None:
         if not isinstance(event, trace.RunCreated):
             raise IllegalEvent(f"a trace begins with run_created, not {trace.kind_of(event)}")
-        return Search(Run(run_id, event.spec, event.task, at, at, sequence))
+        return Search(Run(run_id, event.spec, event.task, at, at, sequence, owner=event.owner))
     if sequence != search.run.last_sequence + 1:
         raise IllegalEvent(f"event {sequence} follows event {search.run.last_sequence}")
     after = _on(event, search, at)

@@ -25,8 +25,8 @@ from inner_service.run import Run, Search, Trial
 from inner_service.tables import mechanisms, runs, trials
 from service_kit.damage import in_one_line
 
-_NEVER_CHANGES = {"spec", "task"}
-_REPEATED = {"state", "decision", "position"}
+_NEVER_CHANGES = {"spec", "task", "owner"}
+_REPEATED = {"state", "owner", "decision", "position"}
 """Columns that hold, beside a document, what follows from the trace."""
 _RUN = TypeAdapter(Run)
 _TRIAL = TypeAdapter(Trial)
@@ -175,7 +175,7 @@ async def _search(connection: AsyncConnection, run_id: str, run: Run) -> Search:
 
 def _run_row(run: Run) -> dict[str, Any]:
     head = _RUN.dump_python(run, mode="json", exclude=_NEVER_CHANGES)
-    return {"id": run.id, "state": run.state.value, "head": head, "fingerprint": fingerprint()}
+    return {"id": run.id, "state": run.state.value, "owner": run.owner, "head": head, "fingerprint": fingerprint()}
 
 
 def _trial_rows(search: Search, positions: Sequence[int]) -> list[dict[str, Any]]:

@@ -257,6 +257,8 @@ class Run:
     """Of the full budget, so far."""
     flights: tuple[Flight, ...] = ()
     """Of the trials that are running."""
+    owner: str = ""
+    """Name of the token that created it; empty where the service knew no tokens."""
 
     @property
     def name(self) -> str:

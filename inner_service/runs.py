@@ -55,6 +55,7 @@ from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Outcome
 from service_kit.patience import AvailabilityChanged, Waiting
+from service_kit.security.quota import NO_LIMIT, Quota
 
 BY_HAND = (RunState.CREATED, RunState.PAUSED)
 """States in which a client may drive a run."""
@@ -77,6 +78,7 @@ class Runs:
         model: LanguageModel,
         sandbox: SandboxPolicy = _SANDBOX,
         patience: float = 0.0,
+        quota: Quota = NO_LIMIT,
     ) -> None:
         """``patience`` is how many seconds a driven run waits for a task or a model that is away."""
         self.store = store
@@ -84,6 +86,7 @@ class Runs:
         self.model = model
         self.sandbox = sandbox
         self.patience = patience
+        self.quota = quota
         self._loops: dict[str, Loop] = {}
         self._drivers: dict[str, asyncio.Task[None]] = {}
         self._by_hand: defaultdict[str, set[asyncio.Task[Trial]]] = defaultdict(set)
@@ -113,8 +116,9 @@ class Runs:
         for loop in self._loops.values():
             await loop.mechanisms.close()
 
-    async def create(self, spec: RunSpec, request_id: str = "") -> Run:
-        """Raises :class:`InvalidArgument`, :class:`NotFound` for an unknown task and :class:`Unavailable`."""
+    async def create(self, spec: RunSpec, request_id: str = "", owner: str = "") -> Run:
+        """Raises :class:`InvalidArgument`, :class:`NotFound` for an unknown task, :class:`Unavailable`, and
+        :class:`Exhausted` when ``owner`` has as many runs as it may."""
         check_spec(spec, priced=self.model.priced)
         if len(request_id) > 64:
             raise InvalidArgument.of("request_id", f"must have at most 64 characters; got {len(request_id)}")
@@ -124,7 +128,8 @@ class Runs:
         violations = await task.validate(description.space.validate(spec.start))
         if violations:
             raise InvalidArgument([Violation(f"spec.start.{v.field}", v.description) for v in violations])
-        search = await self.store.create(secrets.token_hex(5), RunCreated(spec, description), request_id)
+        created = RunCreated(spec, description, owner)
+        search = await self.store.create(secrets.token_hex(5), created, request_id, self.quota)
         return search.run
 
     async def start(self, run_id: str) -> Run:

@@ -18,6 +18,7 @@ from inner_service.tasks import Tasks
 from service_kit.llm.cassette import Cassette
 from service_kit.llm.client import LanguageModel
 from service_kit.patience import PatienceSettings
+from service_kit.security.quota import Quota
 from service_kit.server import serve
 from service_kit.settings import ModelSettings
 
@@ -30,7 +31,7 @@ async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> N
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "inner"))
     store = await Store.open(options.database, options.lease_seconds)
     tasks = Tasks(options.tasks, loopback=options.loopback_tasks)
-    runs = Runs(store, tasks, model, options.sandbox, PatienceSettings.load().seconds)
+    runs = Runs(store, tasks, model, options.sandbox, PatienceSettings.load().seconds, Quota.load())
     recovering: list[asyncio.Task[None]] = []
 
     def register(server: grpc.aio.Server) -> Iterable[str]:

@@ -33,6 +33,7 @@ from inner_service.translate import (
 from mechanisms import reference
 from mechanisms.interface import Hook
 from service_kit.errors import Draining, InvalidArgument, NotFound, ServiceError
+from service_kit.security.auth import caller_name
 from service_kit.server import RECONNECT_SECONDS
 from service_kit.translate import configuration_from_proto
 
@@ -67,7 +68,7 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
         return pb.ListTasksResponse(tasks=await asyncio.gather(*map(configured, asked)))
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: _Context) -> pb.CreateRunResponse:  # noqa: N802
-        run = await self._runs.create(requests.spec_from_proto(request.spec), request.request_id)
+        run = await self._runs.create(requests.spec_from_proto(request.spec), request.request_id, caller_name())
         return pb.CreateRunResponse(run=run_to_proto(run))
 
     async def GetRun(self, request: pb.GetRunRequest, context: _Context) -> pb.GetRunResponse:  # noqa: N802

@@ -35,9 +35,10 @@ from inner_service.run import Run, RunState, Search, Trial
 from inner_service.tables import SCHEMA, runs, trials
 from service_kit.damage import Unfoldable, in_one_line
 from service_kit.database import Database
-from service_kit.errors import NotFound, StorageFailed
+from service_kit.errors import Exhausted, NotFound, StorageFailed
 from service_kit.eventlog import EventLog, Idle, OutOfDate, Problem, StoredEvent
 from service_kit.leases import LEASE_SECONDS, Leases
+from service_kit.security.quota import NO_LIMIT, Quota
 
 PATIENCE_SECONDS = 5.0
 """How long a run's driver waits for its database before it gives up what it is doing."""
@@ -108,26 +109,39 @@ class Store:
         async with self._database.reading() as connection:
             return await self._log.streams(connection)
 
-    async def create(self, run_id: str, event: trace.RunCreated, request_id: str = "") -> Search:
-        """Begin a trace; with a ``request_id`` that was used before, the run that it created then."""
-        return await self._database.uninterrupted(self._create(run_id, event, request_id))
+    async def create(
+        self, run_id: str, event: trace.RunCreated, request_id: str = "", quota: Quota = NO_LIMIT
+    ) -> Search:
+        """Begin a trace; with a ``request_id`` that was used before, the run that it created then.
 
-    async def _create(self, run_id: str, event: trace.RunCreated, request_id: str) -> Search:
+        Raises :class:`Exhausted` when the owner has as many runs as ``quota`` lets it have.
+        """
+        return await self._database.uninterrupted(self._create(run_id, event, request_id, quota))
+
+    async def _create(self, run_id: str, event: trace.RunCreated, request_id: str, quota: Quota) -> Search:
         known = await self._created_by(request_id)
         if known is not None:
             return await self.search(known)
         try:
             async with self._database.transaction() as connection:
+                if quota.limited:
+                    await self._within(quota, event.owner, connection)
                 [stored] = await self._log.append(connection, stream_of(run_id), [trace.encode(event)])
                 search = apply(None, event, stored.time, stored.sequence, run_id)
                 await projections.create(connection, search, request_id)
-        except IntegrityError:
+        except (IntegrityError, Exhausted):
             known = await self._created_by(request_id)  # by the same request, at the same time
             if known is None:
                 raise
             return await self.search(known)
         self._remember(search)
         return search
+
+    async def _within(self, quota: Quota, owner: str, connection: AsyncConnection) -> None:
+        """Raises :class:`Exhausted`. Whoever else creates a run waits until this transaction has ended."""
+        await self._database.alone(connection, runs)
+        states = (await connection.execute(select(runs.c.state).where(runs.c.owner == owner))).scalars()
+        quota.check("runs", owner, [RunState(state).terminal for state in states])
 
     async def _created_by(self, request_id: str) -> str | None:
         query = select(runs.c.id).where(runs.c.request_id == request_id)

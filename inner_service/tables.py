@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import JSON, Boolean, Column, ForeignKey, Integer, MetaData, String, Table
+from sqlalchemy import JSON, Boolean, Column, ForeignKey, Integer, MetaData, String, Table, text
 
 from service_kit import eventlog, leases
 from service_kit.database import Moment
@@ -23,6 +23,7 @@ runs = Table(
     Column("id", String(64), nullable=False, unique=True),
     Column("request_id", String(64), unique=True),
     Column("state", String(16), nullable=False, index=True),
+    Column("owner", String(64), nullable=False, server_default=text("''"), index=True),
     Column("created", JSON, nullable=False),  # what never changes: the spec and the task's description
     Column("head", JSON, nullable=False),  # what does
     Column("fingerprint", String(16)),  # of the code that wrote this run's rows; rows of other code are written anew

@@ -35,6 +35,7 @@ class RunCreated:
 
     spec: RunSpec
     task: TaskDescription
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from service_kit.llm.cassette import Cassette
 from service_kit.llm.client import LanguageModel
 from service_kit.patience import PatienceSettings
 from service_kit.security.channels import ChannelSecurity
+from service_kit.security.quota import Quota
 from service_kit.server import ServerSettings, parse_address, run, serve
 from service_kit.settings import ModelSettings, PathSettings
 
@@ -70,6 +71,7 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
             priced=model.priced,
             context_tokens=model_settings.context_tokens,
             sandbox=options.sandbox,
+            quota=Quota.load(),
         )
         outer_pb2_grpc.add_OuterLoopServiceServicer_to_server(servicer, server)
         return [NAME]

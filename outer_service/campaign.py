@@ -311,6 +311,8 @@ class Campaign:
     usage: Usage = field(default_factory=Usage)
     model: str = ""
     scripted: bool = False
+    owner: str = ""
+    """Name of the token that created it; empty where the service knew no tokens."""
 
     @property
     def name(self) -> str:

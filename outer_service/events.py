@@ -48,6 +48,7 @@ class CampaignCreated:
     policy: Policy
     procedure: str = ""
     """SHA-256 of the research procedure that it works by; empty for the default."""
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

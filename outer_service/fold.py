@@ -56,8 +56,8 @@ def apply(campaign: Campaign | None, event: events.Event, at: datetime, sequence
     if campaign is None:
         if not isinstance(event, events.CampaignCreated):
             raise IllegalEvent(f"a campaign begins with campaign_created, not {events.kind_of(event)}")
-        procedure = event.procedure
-        return Campaign(campaign_id, event.run, event.task, event.policy, at, at, sequence, procedure=procedure)
+        head = Campaign(campaign_id, event.run, event.task, event.policy, at, at, sequence)
+        return replace(head, procedure=event.procedure, owner=event.owner)
     if sequence != campaign.last_sequence + 1:
         raise IllegalEvent(f"event {sequence} follows event {campaign.last_sequence}")
     if campaign.state.terminal:

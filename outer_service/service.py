@@ -24,6 +24,8 @@ from outer_service.translate import campaign_to_proto, entry_to_proto, sessions_
 from service_kit.errors import Draining, InvalidArgument, WrongState
 from service_kit.llm.failures import LimitTooSmall
 from service_kit.llm.tokens import estimate_messages
+from service_kit.security.auth import caller_name
+from service_kit.security.quota import NO_LIMIT, Quota
 from service_kit.server import RECONNECT_SECONDS
 
 NAME = "bilevel.v1.OuterLoopService"
@@ -48,6 +50,7 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
         priced: bool,
         context_tokens: int,
         sandbox: SandboxPolicy,
+        quota: Quota = NO_LIMIT,
     ) -> None:
         self._store = store
         self._inner = inner
@@ -56,6 +59,7 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
         self._priced = priced
         self._context_tokens = context_tokens
         self._sandbox = sandbox
+        self._quota = quota
 
     async def CreateCampaign(  # noqa: N802
         self, request: pb.CreateCampaignRequest, context: _Context
@@ -72,8 +76,8 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
             raise WrongState("run", name, run.state.value, "supervise", allowed)
         requests.check_checkpoint(run, policy)
         procedure = (await self._store.procedures()).current if policy.recursion else ""
-        created = events.CampaignCreated(name, run.configured_task, policy, procedure)
-        campaign, new = await self._store.create(secrets.token_hex(6), created, request_id)
+        created = events.CampaignCreated(name, run.configured_task, policy, procedure, caller_name())
+        campaign, new = await self._store.create(secrets.token_hex(6), created, request_id, self._quota)
         if new:
             self._supervisor.adopt(campaign)
         return pb.CreateCampaignResponse(campaign=campaign_to_proto(campaign))

@@ -37,6 +37,7 @@ from service_kit.database import Database
 from service_kit.errors import AlreadyExists, NotFound, StorageFailed
 from service_kit.eventlog import EventLog, Idle, Problem, StoredEvent
 from service_kit.leases import LEASE_SECONDS, Leases
+from service_kit.security.quota import NO_LIMIT, Quota
 
 MOST_PROCEDURE_EVENTS = 1_000_000
 """All of them: a campaign adds a few."""
@@ -96,11 +97,12 @@ class Store:
             return await self._log.streams(connection)
 
     async def create(
-        self, campaign_id: str, event: events.CampaignCreated, request_id: str = ""
+        self, campaign_id: str, event: events.CampaignCreated, request_id: str = "", quota: Quota = NO_LIMIT
     ) -> tuple[Campaign, bool]:
         """Begin a campaign; with a ``request_id`` that was used before, the campaign that it created then.
 
-        Also says whether the campaign is new. Raises :class:`AlreadyExists` when another campaign supervises the run.
+        Also says whether the campaign is new. Raises :class:`AlreadyExists` when another campaign supervises the run,
+        and :class:`Exhausted` when the owner has as many campaigns as ``quota`` lets it have.
         """
         async with self._database.transaction() as connection:
             await self._database.alone(connection, campaigns)
@@ -112,6 +114,10 @@ class Store:
             if other is not None:
                 hint = f"campaigns/{other} supervises it; cancel that campaign first"
                 raise AlreadyExists("campaign of run", event.run, hint)
+            if quota.limited:
+                owned = select(campaigns.c.state).where(campaigns.c.owner == event.owner)
+                states = (await connection.execute(owned)).scalars()
+                quota.check("campaigns", event.owner, [CampaignState(state).terminal for state in states])
             [stored] = await self._log.append(connection, stream_of(campaign_id), [events.encode(event)])
             campaign = apply(None, event, stored.time, stored.sequence, campaign_id)
             row = {"id": campaign_id, "request_id": request_id or None, **_row(campaign)}
@@ -205,7 +211,7 @@ class Store:
         if row is None:
             return ["the row of the campaign is missing"]
         written = _row(folded)
-        columns = {name: getattr(row, name) for name in ("run", "state")}
+        columns = {name: getattr(row, name) for name in ("run", "state", "owner")}
         found = [
             f"the row's {name} is {value}, the log says {written[name]}"
             for name, value in columns.items()
@@ -371,7 +377,13 @@ def _entry(stored: StoredEvent) -> Entry:
 def _row(campaign: Campaign) -> dict[str, object]:
     document = _CAMPAIGN.dump_python(campaign, mode="json")
     state = campaign.state.value
-    return {"run": campaign.run, "state": state, "document": document, "fingerprint": fingerprint()}
+    return {
+        "run": campaign.run,
+        "state": state,
+        "owner": campaign.owner,
+        "document": document,
+        "fingerprint": fingerprint(),
+    }
 
 
 def _unknown(campaign_id: str) -> NotFound:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import JSON, Column, Integer, MetaData, String, Table
+from sqlalchemy import JSON, Column, Integer, MetaData, String, Table, text
 
 from service_kit import eventlog, leases
 from service_kit.migrations import Schema
@@ -23,6 +23,7 @@ campaigns = Table(
     Column("request_id", String(64), unique=True),
     Column("run", String(255), nullable=False, index=True),
     Column("state", String(16), nullable=False, index=True),
+    Column("owner", String(64), nullable=False, server_default=text("''"), index=True),
     Column("document", JSON, nullable=False),
     Column("fingerprint", String(16)),  # of the code that wrote the row; one of other code is written anew
 )

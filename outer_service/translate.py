@@ -35,6 +35,7 @@ def campaign_to_proto(campaign: Campaign) -> pb.Campaign:
         update_time=timestamp_to_proto(campaign.update_time),
         last_sequence=campaign.last_sequence,
         etag=f'"{campaign.last_sequence}"',
+        owner=campaign.owner,
     )
 
 
@@ -77,7 +78,7 @@ def event_to_proto(event: Any) -> Any:
 
 @event_to_proto.register
 def _(event: events.CampaignCreated) -> pb.CampaignCreated:
-    return pb.CampaignCreated(run=event.run, policy=policy_to_proto(event.policy))
+    return pb.CampaignCreated(run=event.run, policy=policy_to_proto(event.policy), owner=event.owner)
 
 
 @event_to_proto.register

@@ -128,11 +128,14 @@ class StorageFailed(ServiceError):
 
 
 class Exhausted(ServiceError):
-    """A quota or a limit is used up."""
+    """A quota or a limit is used up. ``current`` is how much is in use, where that was counted."""
 
-    def __init__(self, field: str, limit: str | int | float, hint: str = "") -> None:
+    def __init__(self, field: str, limit: str | int | float, hint: str = "", *, current: int | None = None) -> None:
         self.field, self.limit = field, str(limit)
-        super().__init__(f"{field} has reached its limit of {limit}", hint=hint)
+        counted = "" if current is None else f": there are {current}"
+        if current is not None:
+            self.current = str(current)
+        super().__init__(f"{field} has reached its limit of {limit}{counted}", hint=hint)
 
 
 class Unimplemented(ServiceError):

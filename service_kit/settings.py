@@ -34,6 +34,8 @@ BILEVEL_TLS_KEY          (none)                                     its key, PEM
 BILEVEL_TLS_CLIENT_CA    (none)                                     CA of client certificates: mutual TLS
 BILEVEL_TOKENS           (none: no tokens)                          a server's token file, see `bilevel tokens`
 BILEVEL_MAX_STREAMS      512                                        streams that one caller may hold open at a server
+BILEVEL_MAX_ACTIVE_RUNS  0                                          runs, or campaigns, of a token at a time; 0: any
+BILEVEL_MAX_STORED_RUNS  0                                          runs, or campaigns, of a token in all; 0: any
 BILEVEL_CA               (none: no TLS)                             CA that a client trusts, PEM
 BILEVEL_CLIENT_CERT      (none)                                     certificate chain that a client shows, PEM
 BILEVEL_CLIENT_KEY       (none)                                     its key, PEM
@@ -269,6 +271,8 @@ KNOWN_VARIABLES = frozenset(
         "BILEVEL_OUTER",
         "BILEVEL_LOG_FORMAT",
         "BILEVEL_LOG_LEVEL",
+        "BILEVEL_MAX_ACTIVE_RUNS",
+        "BILEVEL_MAX_STORED_RUNS",
         "BILEVEL_PATIENCE",
         "BILEVEL_TASKS",
         "BILEVEL_TASKS_FILE",

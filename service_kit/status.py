@@ -100,7 +100,7 @@ def _info(reason: str, facts: dict[str, str]) -> error_details_pb2.ErrorInfo:
 
 
 def _facts(error: Exception) -> dict[str, str]:
-    names = ("resource", "name", "state", "action", "role", "dependency", "field", "limit", "feature")
+    names = ("resource", "name", "state", "action", "role", "dependency", "field", "limit", "current", "feature")
     facts = {name: str(getattr(error, name)) for name in names if hasattr(error, name)}
     if isinstance(error, WrongState):
         facts["allowed"] = ",".join(error.allowed)

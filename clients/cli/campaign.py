@@ -38,10 +38,14 @@ async def list_(
         typer.echo("There are no campaigns yet. Start one with `bilevel run --levels 1,1.5,2`.")
         return
     table = Table("campaign", "run", "state", "cycles", "installed", "answered by", show_edge=False)
+    owned = any(item.owner for item in found)
+    if owned:
+        table.add_column("token")
     for item in found:
         state = wording.member(outer_pb2.CampaignState.Name(item.state), "CAMPAIGN_STATE_")
         model = f"{item.model} (scripted)" if item.scripted else item.model
-        table.add_row(item.name, item.run, state, str(item.cycles), str(item.installed_mechanisms), model)
+        cells = [item.name, item.run, state, str(item.cycles), str(item.installed_mechanisms), model]
+        table.add_row(*cells, *([item.owner] if owned else []))
     terminal().print(table)
 
 

@@ -75,13 +75,17 @@ async def runs(
         typer.echo("There are no runs yet. Start one with `bilevel run`.")
         return
     table = Table("run", "name", "task", "state", "trials", "baseline", "best", "answered by", show_edge=False)
+    owned = any(item.owner for item in found)
+    if owned:
+        table.add_column("token")
     for item in found:
         best = wording.metric(item.best_metric if item.HasField("best_metric") else None)
         baseline = wording.metric(item.baseline_metric if item.HasField("baseline_metric") else None)
         trials = f"{item.decided_trials}/{item.spec.max_trials}"
         model = f"{item.model} (scripted)" if item.scripted else item.model
         state = wording.run_state(item.state)
-        table.add_row(item.name, item.spec.display_name, item.spec.task, state, trials, baseline, best, model)
+        cells = [item.name, item.spec.display_name, item.spec.task, state, trials, baseline, best, model]
+        table.add_row(*cells, *([item.owner] if owned else []))
     terminal().print(table)
 
 

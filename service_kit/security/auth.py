@@ -19,6 +19,12 @@ caller: ContextVar[Identity | None] = ContextVar("caller", default=None)
 _SCHEME = "bearer "
 
 
+def caller_name() -> str:
+    """Name of the token with which the current call was made; empty where the server knows no tokens."""
+    identity = caller.get()
+    return identity.name if identity is not None else ""
+
+
 class AuthInterceptor(grpc.aio.ServerInterceptor):
     """Lets a call through when its token has the role that the method needs; methods that are not listed never."""
 

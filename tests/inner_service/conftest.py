@@ -27,6 +27,7 @@ from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Direction, Kind, Objective, Parameter, ParameterSpace
 from service_kit.processes import ProcessGroup, spawn
+from service_kit.security.quota import NO_LIMIT, Quota
 from service_kit.server import ServerSettings, serving
 from service_kit.settings import ModelSettings
 from service_kit.status import remote_error
@@ -387,6 +388,8 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
         database: str = f"sqlite:///{tmp_path / 'inner.db'}",
         lease_seconds: float = 10.0,
         patience: float = 0.0,
+        server_settings: ServerSettings = ServerSettings(grace=1),  # noqa: B008 (frozen)
+        quota: Quota = NO_LIMIT,
         **model_settings: Any,
     ) -> AsyncIterator[Inner]:
         settings = ModelSettings.load(base_url=endpoint.url, model="test-model", retries=0, **model_settings)
@@ -395,7 +398,7 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
             store = await Store.open(database, lease_seconds)
             addresses = tasks if tasks is not None else {"quadratic": served.address, "lost": "127.0.0.1:9"}
             configured = Tasks({name: TaskAddress(at) for name, at in addresses.items()}, loopback=loopback)
-            runs, draining = Runs(store, configured, model, patience=patience), asyncio.Event()
+            runs, draining = Runs(store, configured, model, patience=patience, quota=quota), asyncio.Event()
 
             def register(server: grpc.aio.Server) -> list[str]:
                 servicer = InnerLoopServicer(runs, draining)
@@ -408,7 +411,7 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
 
             await runs.recover()
             address = await stack.enter_async_context(
-                serving(register, ServerSettings(grace=1), name="inner", draining=draining, on_stop=stop)
+                serving(register, server_settings, name="inner", draining=draining, on_stop=stop)
             )
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
             yield Inner(inner_pb2_grpc.InnerLoopServiceStub(channel), runs, address, draining)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import text, update
@@ -12,8 +13,9 @@ from outer_service.campaign import CampaignState, Level, Policy
 from outer_service.fold import IllegalEvent
 from outer_service.store import Store
 from outer_service.tables import campaigns
-from service_kit.errors import AlreadyExists, NotFound
+from service_kit.errors import AlreadyExists, Exhausted, NotFound
 from service_kit.leases import LeaseLost
+from service_kit.security.quota import Quota
 
 CREATED = events.CampaignCreated("runs/r", "gpt", Policy(levels=(Level.CONFIGURATION,)))
 
@@ -131,3 +133,14 @@ async def test_damage_is_found(tmp_path, statement: str, finding: str, mendable:
         assert await store.rebuild("c") == campaign
         assert await store.verify() == []
     await store.close()
+
+
+async def test_one_token_has_as_many_campaigns_as_it_may(store: Store) -> None:
+    one = Quota.load(active=1)
+    mine, other = (replace(CREATED, run=f"runs/{run}", owner="ann") for run in ("r1", "r2"))
+    assert (await store.create("c1", mine, quota=one))[0].owner == "ann"
+    with pytest.raises(Exhausted, match=r"active campaigns of the token 'ann' has reached its limit of 1: there are 1"):
+        await store.create("c2", other, quota=one)
+    await store.create("c3", replace(other, owner="bob"), quota=one)
+    assert (await store.rebuild("c1")).owner == "ann"
+    assert await store.verify() == []

@@ -459,6 +459,7 @@ class Campaign(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: campaigns/{campaign}."""
     run: _builtins.str
@@ -479,6 +480,8 @@ class Campaign(_message.Message):
     """Number of its newest event."""
     etag: _builtins.str
     """Changes with every change of the campaign."""
+    owner: _builtins.str
+    """Name of the token that created it; empty where the service knew no tokens."""
     @_builtins.property
     def policy(self) -> Global___CampaignPolicy:
         """How it works."""
@@ -512,10 +515,11 @@ class Campaign(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         last_sequence: _builtins.int = ...,
         etag: _builtins.str = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "policy", b"policy", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycles", b"cycles", "etag", b"etag", "installed_mechanisms", b"installed_mechanisms", "last_sequence", b"last_sequence", "model", b"model", "name", b"name", "policy", b"policy", "run", b"run", "scripted", b"scripted", "state", b"state", "state_reason", b"state_reason", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "cycles", b"cycles", "etag", b"etag", "installed_mechanisms", b"installed_mechanisms", "last_sequence", b"last_sequence", "model", b"model", "name", b"name", "owner", b"owner", "policy", b"policy", "run", b"run", "scripted", b"scripted", "state", b"state", "state_reason", b"state_reason", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -769,8 +773,11 @@ class CampaignCreated(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Resource name of the run."""
+    owner: _builtins.str
+    """Name of the token that created it; empty where the service knew no tokens."""
     @_builtins.property
     def policy(self) -> Global___CampaignPolicy:
         """How it works."""
@@ -780,10 +787,11 @@ class CampaignCreated(_message.Message):
         *,
         run: _builtins.str = ...,
         policy: Global___CampaignPolicy | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "policy", b"policy", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

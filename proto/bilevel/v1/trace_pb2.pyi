@@ -732,6 +732,7 @@ class Run(_message.Message):
     EVALUATION_TIME_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     NOISE_FLOOR_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Resource name: runs/{run}."""
     state: Global___RunState.ValueType
@@ -760,6 +761,8 @@ class Run(_message.Message):
     """Whether the scripted researcher answered in place of a language model. Such a run is no evidence for the method."""
     pause_request: _builtins.str
     """Why it was asked to pause and has not yet; empty when it was not."""
+    owner: _builtins.str
+    """Name of the token that created it; empty where the service knew no tokens."""
     @_builtins.property
     def spec(self) -> Global___RunSpec:
         """What it was asked to do."""
@@ -834,10 +837,11 @@ class Run(_message.Message):
         evaluation_time: _duration_pb2.Duration | None = ...,
         early_stopping: Global___EarlyStoppingEffect | None = ...,
         noise_floor: Global___NoiseFloor | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "confirmation", b"confirmation", "create_time", b"create_time", "early_stopping", b"early_stopping", "evaluation_time", b"evaluation_time", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "noise_floor", b"noise_floor", "search_config", b"search_config", "spec", b"spec", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "best_trial", b"best_trial", "confirmation", b"confirmation", "create_time", b"create_time", "decided_trials", b"decided_trials", "early_stopping", b"early_stopping", "etag", b"etag", "evaluation_time", b"evaluation_time", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "incumbent_trial", b"incumbent_trial", "last_sequence", b"last_sequence", "model", b"model", "name", b"name", "noise_floor", b"noise_floor", "pause_request", b"pause_request", "scripted", b"scripted", "search_config", b"search_config", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric", "_best_metric", b"_best_metric", "_incumbent_metric", b"_incumbent_metric", "baseline_metric", b"baseline_metric", "best_metric", b"best_metric", "best_trial", b"best_trial", "confirmation", b"confirmation", "create_time", b"create_time", "decided_trials", b"decided_trials", "early_stopping", b"early_stopping", "etag", b"etag", "evaluation_time", b"evaluation_time", "idle_time", b"idle_time", "incumbent_metric", b"incumbent_metric", "incumbent_trial", b"incumbent_trial", "last_sequence", b"last_sequence", "model", b"model", "name", b"name", "noise_floor", b"noise_floor", "owner", b"owner", "pause_request", b"pause_request", "scripted", b"scripted", "search_config", b"search_config", "spec", b"spec", "state", b"state", "state_reason", b"state_reason", "task", b"task", "update_time", b"update_time", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline_metric: _TypeAlias = _typing.Literal["baseline_metric"]  # noqa: Y015
     _WhichOneofArgType__baseline_metric: _TypeAlias = _typing.Literal["_baseline_metric", b"_baseline_metric"]  # noqa: Y015
@@ -1818,6 +1822,9 @@ class RunCreated(_message.Message):
 
     SPEC_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    owner: _builtins.str
+    """Name of the token that created it; empty where the service knew no tokens."""
     @_builtins.property
     def spec(self) -> Global___RunSpec:
         """What it was asked to do."""
@@ -1831,10 +1838,11 @@ class RunCreated(_message.Message):
         *,
         spec: Global___RunSpec | None = ...,
         task: _task_pb2.TaskDescription | None = ...,
+        owner: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "task", b"task"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["spec", b"spec", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["owner", b"owner", "spec", b"spec", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
