@@ -68,13 +68,21 @@ def button(content: str, on_click: Callable[[], Any], *, kind: str = "", key: st
 
 
 def disable(element: Element, reason: str) -> None:
-    """Disable a button and say why, or enable it again where ``reason`` is empty."""
-    if reason:
-        element.props["disabled"] = True
-        element.props["title"] = reason
-    else:
-        element.props.pop("disabled", None)
-        element.props.pop("title", None)
+    """Mark a button as disabled and say why, or enable it again where ``reason`` is empty.
+
+    It keeps the focus, so that the reason can be read with a keyboard too; what it does must check for itself.
+    """
+    if (
+        element.props.get("aria-disabled", "") == ("true" if reason else "")
+        and element.props.get("title", "") == reason
+    ):
+        return
+    for name, value in (("aria-disabled", "true" if reason else ""), ("title", reason)):
+        if value:
+            element.props[name] = value
+        else:
+            element.props.pop(name, None)
+    element.update()
 
 
 def mark(kind: str, words: str = "") -> Element:
@@ -91,14 +99,28 @@ def tag(words: str, kind: str = "") -> TextElement:
     return text("span", words, f"tag {kind}".strip())
 
 
-def facts(pairs: Iterable[tuple[str, str]], classes: str = "") -> Element:
-    """Names and values, side by side."""
-    with box("dl", f"facts {classes}".strip()) as element:
-        for name, value in pairs:
-            with box("div"):
-                text("dt", name)
-                text("dd", value)
-    return element
+class Facts:
+    """Names and values, side by side; :meth:`set` changes one or adds it."""
+
+    def __init__(self, classes: str = "") -> None:
+        self._list = box("dl", f"facts {classes}".strip())
+        self._values: dict[str, TextElement] = {}
+
+    def set(self, name: str, value: str) -> None:
+        """Show ``value`` under ``name``; what has not changed is not sent again."""
+        if name in self._values:
+            self._values[name].text = value
+            return
+        with self._list, box("div"):
+            text("dt", name)
+            self._values[name] = text("dd", value)
+
+
+def facts(pairs: Iterable[tuple[str, str]], classes: str = "") -> None:
+    """Names and values that stay as they are."""
+    shown = Facts(classes)
+    for name, value in pairs:
+        shown.set(name, value)
 
 
 def notice(title: str, *lines: str, kind: str = "") -> Element:

@@ -29,10 +29,10 @@ LINGER = 300.0
 RETRY = 1.0
 """Seconds between attempts to reach a service that is away."""
 
-LISTING = 2.0
+LISTING = 3.0
 """Seconds between two readings of the lists."""
 
-LISTED = 200
+LISTED = 100
 """Runs and campaigns that the overview lists, newest first."""
 
 _AWAY = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED"}

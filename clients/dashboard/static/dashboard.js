@@ -29,8 +29,9 @@
     if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
     const typing = event.target.closest?.("input, textarea, select, [contenteditable]");
     if (typing || document.querySelector(".q-dialog")) return;
-    const meant = document.querySelector(`[aria-keyshortcuts="${CSS.escape(event.key)}"]`);
-    if (!meant || meant.disabled) return;
+    const all = [...document.querySelectorAll(`[aria-keyshortcuts="${CSS.escape(event.key)}"]`)];
+    const meant = all.find((element) => element.ariaDisabled !== "true") ?? all[0];
+    if (!meant) return;
     event.preventDefault();
     if (meant.matches("input, textarea")) meant.focus();
     else meant.click();

@@ -1,0 +1,39 @@
+"""One trial of a run, as a page of its own that can be linked to."""
+
+from __future__ import annotations
+
+from nicegui import ui
+
+from clients.dashboard.elements import box
+from clients.dashboard.feeds import Feeds
+from clients.dashboard.frame import follow
+from clients.dashboard.run_frame import run_frame
+from clients.dashboard.services import Services
+from clients.dashboard.trial_detail import trial_detail
+
+
+def register(services: Services, feeds: Feeds) -> None:
+    """Serve the page."""
+
+    @ui.page("/runs/{run_id}/trials/{number}")
+    def page(run_id: str, number: int) -> None:
+        with run_frame(services, feeds, run_id, "/trials") as feed:
+            panel = box("div", "panel narrow")
+            drawn: object = None
+
+            def draw() -> None:
+                nonlocal drawn
+                view = feed.view
+                trial, training = view.trials.get(number), view.training.get(number)
+                now = (
+                    trial.SerializeToString(deterministic=True) if trial is not None else None,
+                    training.fraction if training is not None else 0.0,
+                )
+                if feed.behind or not view.last_sequence or now == drawn:
+                    return
+                drawn = now
+                panel.clear()
+                with panel:
+                    trial_detail(run_id, view, number)
+
+            follow(feed, draw)

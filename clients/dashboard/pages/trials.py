@@ -1,0 +1,86 @@
+"""Every trial of a run: sorted, filtered and paged by the server, so that a page is sent fifty of 10,000."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nicegui import ui
+
+from clients.dashboard.elements import box, text
+from clients.dashboard.feeds import Feeds
+from clients.dashboard.frame import follow
+from clients.dashboard.projection.trials import KINDS, Filter, matching, proposers
+from clients.dashboard.run_frame import run_frame
+from clients.dashboard.services import Services
+from clients.dashboard.trial_table import rows, trial_table
+
+PAGE = 50
+"""Rows a page."""
+
+
+def register(services: Services, feeds: Feeds) -> None:
+    """Serve the page."""
+
+    @ui.page("/runs/{run_id}/trials")
+    def page(run_id: str) -> None:
+        with run_frame(services, feeds, run_id, "/trials") as feed:
+            with box("div", "filters"):
+                wanted = ui.input(placeholder="Filter by parameter, hypothesis, message").props(
+                    'dense outlined clearable type=search debounce=250 aria-label="Filter trials" aria-keyshortcuts=/'
+                )
+                kind = ui.select({"": "Every outcome", **{k: k for k in KINDS}}, value="")
+                proposer = ui.select({"": "Proposed by anyone"}, value="")
+                for chooser, label in ((kind, "Outcome"), (proposer, "Proposed by")):
+                    chooser.props(f'dense outlined options-dense aria-label="{label}"')
+                count = text("span", "", "quiet number")
+            pagination: dict[str, Any] = {
+                "sortBy": "number",
+                "descending": True,
+                "page": 1,
+                "rowsPerPage": PAGE,
+                "rowsNumber": 0,
+            }
+            with box("div", "panel flush"):
+                table = trial_table(run_id, feed, pagination=pagination)
+                table.props(':rows-per-page-options="[25, 50, 100]" binary-state-sort')
+
+            def draw() -> None:
+                view = feed.view
+                if feed.behind:
+                    return
+                found = Filter(kind.value or "", proposer.value or "", wanted.value or "")
+                numbers = matching(
+                    view, found, by=pagination["sortBy"] or "number", descending=bool(pagination["descending"])
+                )
+                size = int(pagination["rowsPerPage"])
+                last = max(1, -(-len(numbers) // size))
+                pagination["page"] = min(int(pagination["page"]), last)
+                start = (int(pagination["page"]) - 1) * size
+                _show(
+                    table, rows(run_id, view, numbers[start : start + size]), pagination | {"rowsNumber": len(numbers)}
+                )
+                count.text = f"{len(numbers):,} of {len(view.trials):,}"
+                names = {"": "Proposed by anyone", **{name: name for name in proposers(view)}}
+                if names != proposer.options:
+                    proposer.set_options(names)
+
+            def turn(event: Any) -> None:
+                pagination.update(event.args["pagination"])
+                draw()
+
+            def narrow() -> None:
+                pagination["page"] = 1
+                draw()
+
+            table.on("request", turn)
+            for field in (wanted, kind, proposer):
+                field.on_value_change(narrow)
+            follow(feed, draw)
+
+
+def _show(table: ui.table, shown: list[dict[str, Any]], pagination: dict[str, Any]) -> None:
+    """Send what is different, if anything is."""
+    if table.rows != shown:
+        table.rows = shown
+    if table.pagination != pagination:
+        table.pagination = pagination
