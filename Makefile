@@ -7,7 +7,7 @@ BUF := $(VENV)/node_modules/.bin/buf
 RELEASED := proto/released.binpb
 PACKAGES := service_kit mechanisms gpt_trainer inner_service outer_service clients
 
-.PHONY: prompts help setup demo demo-memory test test-long attacks chaos chaos-short lint format proto proto-check revision buf proto-release clean
+.PHONY: prompts cli-docs help setup demo demo-memory test test-long attacks chaos chaos-short lint format proto proto-check revision buf proto-release clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ chaos: $(READY) ## 200 kills, stalls and restarts of every process on both datab
 
 chaos-short: $(READY) ## The same with 20 hits (2 to 3 minutes)
 	$(BIN)/python -m tests.chaos --seed 2 --kills 20 --database both --minutes 2.5
+
+cli-docs: $(READY) ## Rewrite docs/cli.md after a change of a command, an option, a shape or an exit code
+	$(BIN)/python -m clients.cli.reference >docs/cli.md.new && mv docs/cli.md.new docs/cli.md
 
 prompts: $(READY) ## Rewrite the golden files of the prompts after a deliberate change
 	BILEVEL_UPDATE_GOLDEN=1 $(BIN)/python -m pytest tests/prompts -n 0

@@ -66,6 +66,7 @@ class Connection:
             return RemoteError(
                 f"what answers at {self.target.address} is not the {self.target.service}",
                 code=remote.code,
+                reason="WRONG_SERVICE",
                 hint=f"Check the address given with {self.target.option}.",
             )
         if remote.code == "DEADLINE_EXCEEDED" and not remote.reason:

@@ -9,7 +9,7 @@ import asyncio
 import urllib.error
 import urllib.request
 
-from service_kit.errors import InvalidArgument, ServiceError, Unauthenticated
+from service_kit.errors import InvalidArgument, Unauthenticated, Unavailable
 from service_kit.settings import ModelSettings
 
 _DEFAULT = "https://api.openai.com/v1"
@@ -57,7 +57,8 @@ def _ask(settings: ModelSettings, timeout: float) -> None:
         return
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", error)
-        raise ServiceError(
-            f"the model endpoint {base} cannot be reached: {getattr(reason, 'strerror', None) or reason}",
-            hint="Check OPENAI_BASE_URL. Without it and without OPENAI_API_KEY the scripted researcher answers.",
+        raise Unavailable(
+            f"the model endpoint {base}",
+            hint=f"It failed with: {getattr(reason, 'strerror', None) or reason}. Check OPENAI_BASE_URL. "
+            "Without it and without OPENAI_API_KEY the scripted researcher answers.",
         ) from None

@@ -24,9 +24,11 @@ from gpt_trainer.printing import end_progress, preset_lines, print_lines, say, s
 from gpt_trainer.shards import DEFAULT_SHARDS, download_shards
 from gpt_trainer.text_files import SPLITS
 from gpt_trainer.trial import Progress, TrialRequest, code_identity, plan, result_lines
+from service_kit.complaint import complain
 from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
+from service_kit.exit_codes import ExitCode
 from service_kit.parameters import Outcome, Split, Value, parse_value
-from service_kit.server import complain, parse_address
+from service_kit.server import parse_address
 from service_kit.settings import PathSettings
 from service_kit.settings_file import apply_config_file
 
@@ -63,7 +65,7 @@ _Arguments = ParamSpec("_Arguments")
 
 
 def _polite(command: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
-    """Errors that a user can meet become one message and an exit code: 2 for wrong input, 1 for the rest."""
+    """Errors that a user can meet become one message and an exit code."""
 
     @wraps(command)
     def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
@@ -139,7 +141,7 @@ def train(
     end_progress()
     print_lines(result_lines(result, request))
     if result.outcome is not Outcome.SUCCEEDED:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command()

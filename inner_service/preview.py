@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -9,7 +10,7 @@ from inner_service.run import Run, RunSpec, Search, SearchConfig, Trial, TrialSt
 from inner_service.search_state import TEMPLATES, Briefing, Refusal, proposer_prompt
 from inner_service.task import SourceFile, TaskDescription
 from mechanisms.interface import Origin
-from service_kit.llm.prompts import preview_text
+from service_kit.llm.prompts import preview_document, preview_text
 from service_kit.parameters import Kind, Objective, Outcome, Parameter, ParameterSpace, Scale
 
 
@@ -49,8 +50,13 @@ def example() -> tuple[Search, Briefing]:
 
 
 def main() -> None:
-    """Print the example's prompt."""
-    sys.stdout.write(preview_text(proposer_prompt(*example()), TEMPLATES.version))
+    """Print the example's prompt, with ``--json`` for machines."""
+    messages = proposer_prompt(*example())
+    if "--json" in sys.argv[1:]:
+        document = preview_document(messages, TEMPLATES.version)
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(preview_text(messages, TEMPLATES.version))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 
@@ -29,11 +30,11 @@ from outer_service.observed import (
     SearchDescription,
     SourceFile,
 )
+from service_kit.complaint import complain
 from service_kit.errors import InvalidArgument
 from service_kit.llm.failures import LimitTooSmall, Message
-from service_kit.llm.prompts import preview_text
+from service_kit.llm.prompts import preview_document, preview_text
 from service_kit.parameters import Kind, Objective, Outcome, Parameter, ParameterSpace, Scale, Value
-from service_kit.server import complain
 
 _SOURCE = 'import os\n\n\nclass Mechanism:\n    """Forbids what failed."""\n'
 _ANSWERS = {
@@ -119,14 +120,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m outer_service.preview", description=main.__doc__)
     parser.add_argument("--round", choices=["analyse", *(round_.value for round_ in Round)], required=True)
     parser.add_argument("--context", type=int, default=0, help="longest prompt in estimated tokens; 0 is no limit")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parsed = parser.parse_args(arguments)
     round_ = None if parsed.round == "analyse" else Round(parsed.round)
     try:
         messages = preview(round_, *example(), parsed.context)
     except LimitTooSmall as error:
         said = f"must be at least {error.needed} for this prompt, or 0 for no limit; got {parsed.context}"
-        sys.exit(complain(InvalidArgument.of("--context", said)))
-    sys.stdout.write(preview_text(messages, TEMPLATES.version))
+        sys.exit(complain(InvalidArgument.of("--context", said), json=parsed.json))
+    if parsed.json:
+        document = preview_document(messages, TEMPLATES.version)
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(preview_text(messages, TEMPLATES.version))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Protocol
 from service_kit.damage import Unfoldable
 from service_kit.errors import InvalidArgument, NotFound
 from service_kit.eventlog import Problem
+from service_kit.exit_codes import ExitCode, exit_codes
 from service_kit.server import run
 from service_kit.settings import PathSettings
 
@@ -35,15 +37,17 @@ def main(
     parser = argparse.ArgumentParser(
         prog=f"python -m {service}_service.audit",
         description=f"Fold the log of every one of the {collection} again and compare, or write the rows anew from it.",
-        epilog="Exit codes: 0 all agrees, 1 something differs or failed, 2 wrong input.",
+        epilog=exit_codes(done="all agrees", failed="something differs or failed"),
     )
     parser.add_argument("action", choices=("verify", "rebuild"))
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{collection}/ID or ID; all by default")
     parser.add_argument("--database", metavar="URL", help="SQLAlchemy URL; default as for the service")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
     parsed = parser.parse_args(arguments)
     url = parsed.database or PathSettings.load().database_url(service)
     ids = [name.removeprefix(f"{collection}/") for name in parsed.names]
-    run(_main(parsed.action, url, collection, ids, _blaming(open_store) if parsed.database else open_store))
+    opening = _blaming(open_store) if parsed.database else open_store
+    run(_main(parsed.action, url, collection, ids, opening, as_json=parsed.json), json=parsed.json)
 
 
 def _blaming(open_store: Callable[[str], Awaitable[Auditable]]) -> Callable[[str], Awaitable[Auditable]]:
@@ -60,7 +64,13 @@ def _blaming(open_store: Callable[[str], Awaitable[Auditable]]) -> Callable[[str
 
 
 async def _main(
-    action: str, url: str, collection: str, ids: Sequence[str], open_store: Callable[[str], Awaitable[Auditable]]
+    action: str,
+    url: str,
+    collection: str,
+    ids: Sequence[str],
+    open_store: Callable[[str], Awaitable[Auditable]],
+    *,
+    as_json: bool,
 ) -> None:
     store = await open_store(url)
     try:
@@ -74,16 +84,20 @@ async def _main(
             problems = await _verified(store, ids)
     finally:
         await store.close()
-    for problem in problems:
-        sys.stdout.write(f"{problem.stream}: {problem.text}\n")
     events = sum(extent.get(f"{collection}/{id_}", 0) for id_ in wanted)
-    verdict = (
-        _count(len(problems), "difference") if problems else "numbers have no gaps, and every row is what the log says"
-    )
-    read = f"{_count(len(wanted), collection.removesuffix('s'))}, {_count(events, 'event')}"
-    sys.stdout.write(f"{read}: {verdict}\n")
+    if as_json:
+        differences = [{"stream": problem.stream, "text": problem.text} for problem in problems]
+        names = [f"{collection}/{id_}" for id_ in wanted]
+        sys.stdout.write(json.dumps({"streams": names, "events": events, "differences": differences}, indent=2) + "\n")
+    else:
+        for problem in problems:
+            sys.stdout.write(f"{problem.stream}: {problem.text}\n")
+        agrees = "numbers have no gaps, and every row is what the log says"
+        verdict = _count(len(problems), "difference") if problems else agrees
+        read = f"{_count(len(wanted), collection.removesuffix('s'))}, {_count(events, 'event')}"
+        sys.stdout.write(f"{read}: {verdict}\n")
     if problems:
-        sys.exit(1)
+        sys.exit(ExitCode.FAILED)
 
 
 async def _verified(store: Auditable, ids: Sequence[str]) -> list[Problem]:
@@ -91,7 +105,7 @@ async def _verified(store: Auditable, ids: Sequence[str]) -> list[Problem]:
         return [problem for id_ in ids or [""] for problem in await store.verify(id_)]
     except NotFound as error:
         hint = "Leave the name out to look at all; --service says whose database it is, --database which."
-        raise InvalidArgument.of("NAME", error.message, hint=hint) from None
+        raise NotFound(error.resource, error.name, hint) from None
 
 
 def _count(number: int, noun: str) -> str:

@@ -35,6 +35,9 @@ __all__ = [
 class ServiceError(Exception):
     """Base of the catalogue. ``str(error)`` is the message with the hint on a line of its own."""
 
+    kind: str = ""
+    """For commands, a kind of its own where the catalogue does not say enough; see :mod:`service_kit.exit_codes`."""
+
     attachments: Sequence[Any] = ()
     """Further facts as protobuf messages: passed on in the status's details, and read back from there as ``Any``."""
 

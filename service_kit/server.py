@@ -24,7 +24,9 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service_kit.errors import InvalidArgument, InvalidConfiguration, RemoteError, ServiceError
+from service_kit.complaint import complain
+from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
+from service_kit.exit_codes import ExitCode
 from service_kit.security.auth import AuthInterceptor
 from service_kit.security.limits import MAX_STREAMS, StreamLimit
 from service_kit.security.tls import ServerTls
@@ -242,26 +244,12 @@ def _publish(file: Path | None, address: str) -> None:
         draft.replace(file)
 
 
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a program: an error of the catalogue becomes one line on stderr and a non-zero exit, not a stack trace.
-
-    Exit codes: 2 for wrong input, 1 for any other catalogue error, 130 after Ctrl-C.
-    """
+def run(main: Coroutine[Any, Any, None], *, json: bool = False) -> None:
+    """Run a program: an error of the catalogue becomes one message on stderr and an exit code, not a stack trace."""
     try:
         apply_config_file()
         asyncio.run(main)
     except (ServiceError, InvalidConfiguration) as error:
-        sys.exit(complain(error))
+        sys.exit(complain(error, json=json))
     except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def complain(error: ServiceError | InvalidConfiguration) -> int:
-    """Write ``error: …`` and its hint to stderr; returns the exit code that fits."""
-    message, *hint = str(error).split("\n")
-    wrong = [f"{violation.field}: {violation.description}" for violation in getattr(error, "violations", ())]
-    if message == "; ".join(wrong):
-        message = "\n       ".join(wrong)
-    sys.stderr.write("\n".join([f"error: {message}", *(f"       {line}" for line in hint)]) + "\n")
-    invalid = isinstance(error, InvalidArgument | InvalidConfiguration)
-    return 2 if invalid or (isinstance(error, RemoteError) and error.code == "INVALID_ARGUMENT") else 1
+        sys.exit(ExitCode.INTERRUPTED)

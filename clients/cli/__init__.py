@@ -24,6 +24,8 @@ from clients.cli import (
     trace,
 )
 from clients.cli.execution import EXIT_CODES, polite
+from clients.cli.usage import Commands
+from service_kit.exit_codes import ExitCode
 
 app = typer.Typer(
     name="bilevel",
@@ -31,7 +33,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     help="Autoresearch that researches itself: search over a task, and over the way of searching, while it runs.",
-    epilog=EXIT_CODES,
+    epilog="Exit codes:\n\n" + "\n\n".join(f"{code.value} {code.meaning}" for code in ExitCode),
+    cls=Commands,
 )
 
 
@@ -46,7 +49,7 @@ def settings(context: typer.Context) -> None:
 
 app.command(name="demo", epilog=EXIT_CODES)(demo.demo)
 app.command(name="demo-memory", epilog=EXIT_CODES)(demo_memory.demo_memory)
-app.command(name="run", epilog=EXIT_CODES)(run.run)
+app.command(name="run", epilog=run.EXIT_CODES)(run.run)
 app.command(name="ablate", epilog=EXIT_CODES)(ablate.ablate)
 app.add_typer(runs.app)
 app.add_typer(mechanisms.app, name="mechanisms")

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clients.cli.execution import polite
-from clients.cli.options import INNER_DEFAULT, InnerOption
+from clients.cli.options import INNER_DEFAULT, InnerOption, JsonOption
+from service_kit.exit_codes import ExitCode, exit_codes
 
 if TYPE_CHECKING:
     from clients.conformance.suite import Suite
 
-EXIT_CODES = "Exit codes: 0 conforms, 1 does not, 2 could not be found out or wrong input."
+EXIT_CODES = exit_codes(ExitCode.UNDECIDED, done="conforms", failed="does not")
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Check an implementation of the protocol, in any language, clause by clause of docs/protocol.md.",
-    epilog=EXIT_CODES,
 )
 
 AddressArgument = Annotated[str, typer.Argument(metavar="HOST:PORT", help="Address of the implementation.")]
 ProfileOption = Annotated[str, typer.Option("--profile", metavar="NAME", help="What it claims to do.")]
 JunitOption = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write JUnit XML as well.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 OnlyOption = Annotated[
     list[str] | None,
     typer.Option("--only", metavar="CLAUSE", help="Check this clause, or all below it, as TASK-5. Repeatable."),
@@ -136,7 +134,7 @@ async def _examine(
     if junit is not None:
         check_folder(junit.parent, "--junit")
     try:
-        await _reach(subject.reach)
+        await subject.reach()
         examination = await suite.examine(subject, address, profile, only=only or (), seconds=time_limit)
     finally:
         await subject.close()
@@ -154,15 +152,3 @@ async def _examine(
 def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
-
-
-async def _reach(reach: Callable[[], Awaitable[None]]) -> None:
-    """Leaves with 2 and the reason where there is nothing to examine."""
-    from service_kit.errors import ServiceError
-    from service_kit.server import complain
-
-    try:
-        await reach()
-    except ServiceError as error:
-        complain(error)
-        raise typer.Exit(2) from None

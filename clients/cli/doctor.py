@@ -8,8 +8,9 @@ import typer
 
 from clients.cli.execution import polite
 from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, InnerOption, JsonOption, OuterOption
+from service_kit.exit_codes import ExitCode, exit_codes
 
-EXIT_CODES = "Exit codes: 0 nothing is wrong, 1 something will not work, 2 wrong input."
+EXIT_CODES = exit_codes(done="nothing is wrong", failed="something will not work")
 
 _MARKS = {"good": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "red")}
 
@@ -37,4 +38,4 @@ async def doctor(
 
         print_json([asdict(finding) for finding in found])
     if any(finding.severity is Severity.BAD for finding in found):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)

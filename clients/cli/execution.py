@@ -12,6 +12,8 @@ from typing import Any, ParamSpec
 
 import typer
 
+from service_kit.exit_codes import ExitCode, exit_codes
+
 _Arguments = ParamSpec("_Arguments")
 
 _LISTED_BY = {
@@ -22,37 +24,37 @@ _LISTED_BY = {
 }
 """What to type where a service names its own call."""
 
-EXIT_CODES = "Exit codes: 0 done, 1 refused or failed, 2 wrong input, 130 Ctrl-C."
+EXIT_CODES = exit_codes()
 
 
 def polite(command: Callable[_Arguments, Coroutine[Any, Any, None] | None]) -> Callable[_Arguments, None]:
     """A command whose errors are one message and an exit code; a coroutine is run to its end.
 
-    Exit codes: 1 for what a service refused or what failed, 2 for wrong input, 130 after Ctrl-C, 143 after SIGTERM.
+    With its option ``--json``, the message is a line of JSON.
     """
 
     @functools.wraps(command)
     def run(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        json = bool(kwargs.get("json"))
         try:
             result = command(*args, **kwargs)
             if result is not None:
-                _run(result)
+                _run(result, json)
         except KeyboardInterrupt:
-            _say("interrupted")
-            raise typer.Exit(130) from None
+            raise typer.Exit(_say("INTERRUPTED", "interrupted", json=json)) from None
         except BrokenPipeError:
             # Whoever read our output has left; nothing more can be said, at exit neither.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
+            raise typer.Exit(ExitCode.PIPE_CLOSED) from None
         except typer.Exit:
             raise
         except Exception as error:  # noqa: BLE001 (the boundary to the terminal)
-            raise typer.Exit(_complain(error)) from None
+            raise typer.Exit(_complain(error, json)) from None
 
     return run
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def _run(main: Coroutine[Any, Any, None], json: bool) -> None:
     """Run ``main``; SIGTERM and SIGHUP cancel it as Ctrl-C does, so that it can stop what it started."""
     received: list[int] = []
 
@@ -73,15 +75,15 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         if not received:
             raise
-        _say("stopped")
-        raise typer.Exit(128 + received[0]) from None
+        kind = "STOPPED" if received[0] == signal.SIGTERM else "HUNG_UP"
+        raise typer.Exit(_say(kind, "stopped", json=json)) from None
 
 
-def _complain(error: Exception) -> int:
+def _complain(error: Exception, json: bool) -> ExitCode:
     """Say what went wrong; returns the exit code."""
+    from service_kit.complaint import complain
     from service_kit.errors import RemoteError, ServiceError
     from service_kit.parameters import InvalidConfiguration
-    from service_kit.server import complain
 
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
@@ -90,17 +92,21 @@ def _complain(error: Exception) -> int:
         if resource in _LISTED_BY:
             error.hint = f"`{_LISTED_BY[resource]}` lists those that exist."
     if isinstance(error, ServiceError | InvalidConfiguration):
-        return complain(error)
+        return complain(error, json=json)
     if os.environ.get("BILEVEL_LOG_LEVEL", "").lower() == "debug":
         import traceback
 
         traceback.print_exception(error)
-    _say(
-        f"error: unexpected {type(error).__name__}: {error}\n"
-        "       This is a defect of bilevel. BILEVEL_LOG_LEVEL=debug shows where it comes from."
-    )
-    return 1
+    message = f"unexpected {type(error).__name__}: {error}"
+    hint = "This is a defect of bilevel. BILEVEL_LOG_LEVEL=debug shows where it comes from."
+    return _say("DEFECT", message if json else f"error: {message}\n       {hint}", hint, json=json)
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
+def _say(kind: str, message: str, hint: str = "", *, json: bool) -> ExitCode:
+    from service_kit.complaint import say_json
+    from service_kit.exit_codes import OF_KIND
+
+    if json:
+        return say_json(kind, message, next_step=hint)
+    sys.stderr.write(message + "\n")
+    return OF_KIND[kind]

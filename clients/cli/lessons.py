@@ -136,9 +136,10 @@ async def export(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Where to; standard output by default.")] = None,
     task: TaskOption = "",
     inner: InnerOption = INNER_DEFAULT,
+    json: JsonOption = False,
 ) -> None:
-    """Write lessons into a file, as JSON."""
-    import json
+    """Write lessons into a file, as JSON. --json says in JSON how many went into which file."""
+    from json import dumps
 
     from clients import wording
     from clients.cli.resources import print_json
@@ -152,11 +153,14 @@ async def export(
         print_json(found)
         return
     try:
-        file.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        file.write_text(dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ServiceError(f"{file} cannot be written: {reason}", hint="Choose another file.") from None
-    typer.echo(f"{wording.count(len(found['lessons']), 'lesson')} written to {file}")
+    if json:
+        print_json({"file": str(file), "lessons": len(found["lessons"])})
+    else:
+        typer.echo(f"{wording.count(len(found['lessons']), 'lesson')} written to {file}")
 
 
 @app.command(name="import", epilog=EXIT_CODES)

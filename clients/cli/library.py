@@ -87,8 +87,10 @@ async def export(
     ] = None,
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("library.json"),
     outer: OuterOption = OUTER_DEFAULT,
+    json: JsonOption = False,
 ) -> None:
     """Write entries into one JSON file: sources, lineage, and every verdict."""
+    from clients.cli.resources import print_json
     from clients.library_files import write
     from clients.outer import OuterClient
 
@@ -98,7 +100,10 @@ async def export(
         else:
             found = await client.list_library_entries(limit=10_000)
     write(out, found)
-    typer.echo(f"{len(found)} written to {out}")
+    if json:
+        print_json({"file": str(out), "entries": len(found)})
+    else:
+        typer.echo(f"{len(found)} written to {out}")
 
 
 @app.command(name="import", epilog=EXIT_CODES)

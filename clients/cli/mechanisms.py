@@ -9,6 +9,7 @@ import typer
 
 from clients.cli.execution import EXIT_CODES, polite
 from clients.cli.options import INNER_DEFAULT, InnerOption, JsonOption, RunArgument
+from service_kit.exit_codes import ExitCode, exit_codes
 
 if TYPE_CHECKING:
     from bilevel.v1 import trace_pb2
@@ -24,7 +25,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The mechanism
 InertOption = Annotated[bool, typer.Option("--allow-inert", help="Accept one that changes nothing, as a control.")]
 
 
-@app.command(epilog="Exit codes: 0 accepted, 1 rejected, 2 wrong input.")
+@app.command(epilog=exit_codes(done="accepted", failed="rejected"))
 @polite
 async def check(
     file: FileArgument,
@@ -70,7 +71,7 @@ async def check(
     else:
         typer.echo(text)
     if not accepted:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -99,8 +100,10 @@ async def install(
         except RemoteError as error:
             if not (texts := gate_texts(error)):
                 raise
-            typer.echo("\n".join(texts))
-            raise ServiceError(f"the gate rejected mechanism {id_!r}; its report is above") from None
+            if not json:
+                typer.echo("\n".join(texts))
+            said = "\n".join(texts) if json else "its report is above"
+            raise ServiceError(f"the gate rejected mechanism {id_!r}; {said}") from None
     if json:
         print_json(to_json(mechanism))
         return

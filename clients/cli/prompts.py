@@ -49,15 +49,14 @@ async def show(
     from clients.inner import InnerClient
     from service_kit.errors import InvalidArgument
     from service_kit.llm.failures import Message
-    from service_kit.llm.prompts import preview_text
-    from service_kit.llm.tokens import estimate_messages
+    from service_kit.llm.prompts import preview_document, preview_text
 
     if round_ is Round.PROPOSE and context is not None:
         raise InvalidArgument.of("--context", "has no effect with --round propose")
     if example:
-        if run or json:
-            raise InvalidArgument.of("--example", "cannot be combined with --run or --json")
-        _become(round_, context or 0)
+        if run:
+            raise InvalidArgument.of("--example", "cannot be combined with --run")
+        _become(round_, context or 0, json)
     async with InnerClient(inner) as client:
         name = await find_run(client, run or "latest")
         if round_ is Round.PROPOSE:
@@ -66,8 +65,7 @@ async def show(
             sent, version = await _researchers(outer, name, round_, context)
     messages = [Message(message.role, message.content) for message in sent]
     if json:
-        texts = [message.to_json() for message in messages]
-        print_json({"messages": texts, "estimated_tokens": estimate_messages(messages), "prompt_version": version})
+        print_json(preview_document(messages, version))
     else:
         typer.echo(preview_text(messages, version or "of the inner service"), nl=False)
 
@@ -89,10 +87,12 @@ async def _researchers(
     return list(answer.messages), answer.prompt_version
 
 
-def _become(round_: Round, context: int) -> None:
+def _become(round_: Round, context: int, json: bool) -> None:
     """Replace this process by the service's own preview: only it knows its prompts."""
     rest = ["inner_service.preview"] if round_ is Round.PROPOSE else ["outer_service.preview", "--round", round_.value]
     if round_ is not Round.PROPOSE:
         rest += ["--context", str(context)]
+    if json:
+        rest.append("--json")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-P", "-m", *rest])  # noqa: S606

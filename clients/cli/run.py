@@ -9,12 +9,16 @@ import typer
 
 from clients.cli.execution import polite
 from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, SEED_MAX, InnerOption, JsonOption, OuterOption
+from service_kit.exit_codes import ExitCode, exit_codes
 
 if TYPE_CHECKING:
     from clients.inner import InnerClient
     from clients.local_stack import StackSettings
     from clients.outer import OuterClient
     from clients.searching import Search, SearchPlan
+
+
+EXIT_CODES = exit_codes(ExitCode.RUN_FAILED, ExitCode.BUDGET_SPENT)
 
 
 @polite
@@ -224,6 +228,7 @@ def served_tasks(tasks: list[str]) -> dict[str, str]:
 
 async def _run_local(plan: SearchPlan, settings: list[str], stack_settings: StackSettings, json: bool) -> None:
     from clients.cli.comparison import terminal
+    from clients.cli.endings import check_finished
     from clients.inner import InnerClient
     from clients.local_stack import LocalStack
     from clients.model_endpoint import answered_by, check_endpoint, endpoint_of
@@ -243,7 +248,7 @@ async def _run_local(plan: SearchPlan, settings: list[str], stack_settings: Stac
         finally:
             if outer is not None:
                 await outer.close()
-    _judge(search, stack_settings.folder)
+    check_finished(search, stack_settings.folder)
 
 
 async def _run_remote(
@@ -258,6 +263,7 @@ async def _run_remote(
 ) -> None:
     from dataclasses import replace
 
+    from clients.cli.endings import check_finished
     from clients.cli.resources import print_json, read_start
     from clients.inner import InnerClient
     from clients.outer import OuterClient
@@ -276,7 +282,7 @@ async def _run_remote(
             else:
                 typer.echo(search.run)
             return
-    _judge(search)
+    check_finished(search)
 
 
 async def _search(
@@ -301,8 +307,8 @@ async def _search(
     from clients.cli.resources import print_json, read_start
     from clients.report import collect, write_report
     from clients.searching import begin, follow
+    from service_kit.complaint import complain
     from service_kit.errors import ServiceError
-    from service_kit.server import complain
 
     start = await read_start(inner, plan.task, settings)
     search = await begin(inner, outer, replace(plan, start=start))
@@ -335,29 +341,5 @@ async def _search(
     if unwritten is not None:
         if search.trace.state == trace_pb2.RUN_STATE_FINISHED:
             raise unwritten
-        complain(unwritten)  # why the run did not finish matters more, and is said last
+        complain(unwritten, json=json)  # why the run did not finish matters more, and is said last
     return search
-
-
-def _judge(search: Search, stopped: Path | None = None) -> None:
-    """Raise where the run did not finish: it failed, was cancelled, or waits for a person.
-
-    ``stopped`` is the folder of the stack that the run was on, where it ended with the command.
-    """
-    from bilevel.v1 import trace_pb2
-
-    from clients import wording
-    from service_kit.errors import ServiceError
-
-    if search.trace.state == trace_pb2.RUN_STATE_FINISHED:
-        return
-    id_ = search.run.rpartition("/")[2]
-    state = "is paused" if not search.finished else f"has {wording.run_state(search.trace.state)}"
-    above = f"\nThe outer loop: {search.outer.activity}" if search.campaign and not search.finished else ""
-    if stopped is not None:
-        hint = f"Its services are stopped; their logs are in {stopped / 'logs'}. Mend the cause and start a new run."
-    elif search.finished:
-        hint = f"`bilevel watch {id_}` shows why."
-    else:
-        hint = f"Mend the cause, then go on with `bilevel resume {id_}`, or end it with `bilevel cancel {id_}`."
-    raise ServiceError(f"{search.run} {state}: {search.trace.state_reason}{above}", hint=hint)

@@ -25,11 +25,17 @@ def certs(
         list[str] | None, typer.Option(metavar="NAME", help="A name or IP address of a server; repeatable.")
     ] = None,
     days: Annotated[int, typer.Option(help="How long they are valid, in days: 1 to 3650.")] = 365,
+    json: JsonOption = False,
 ) -> None:
     """Make a development CA and one server and one client certificate of it."""
     from clients.certificates import make_certificates
+    from clients.cli.resources import print_json
 
-    for file in make_certificates(out, host or [], days):
+    files = make_certificates(out, host or [], days)
+    if json:
+        print_json({file.name.replace(".", "_"): str(file) for file in files})
+        return
+    for file in files:
         typer.echo(file)
     typer.echo(
         f"servers: BILEVEL_TLS_CERT={out}/server.pem BILEVEL_TLS_KEY={out}/server.key BILEVEL_TOKENS=... "
@@ -49,25 +55,31 @@ def add(
         str, typer.Option(metavar="TIME", help="For example 90d, 12h, never, or a date such as 2027-01-31.")
     ] = "90d",
     file: FileOption = _FILE,
+    json: JsonOption = False,
 ) -> None:
     """Make a token, write its hash to the file, and print the token: it is shown only this once."""
+    from clients.cli.resources import print_json
     from clients.token_file import add_token
 
-    typer.echo(add_token(file, name, role, _moment(expires)))
+    until = _moment(expires)
+    token = add_token(file, name, role, until)
+    if json:
+        end = until.isoformat(timespec="seconds") if until is not None else None
+        print_json({"name": name, "token": token, "roles": sorted(role), "expires": end, "file": str(file)})
+    else:
+        typer.echo(token)
 
 
 @tokens_app.command("list", epilog=EXIT_CODES)
 @polite
 def list_(file: FileOption = _FILE, json: JsonOption = False) -> None:
     """Names, roles and expiry of the tokens in the file."""
-    import json as json_
-
+    from clients.cli.resources import print_json
     from service_kit.security.tokens import read_tokens
 
     entries = read_tokens(file).tokens
     if json:
-        rows = {name: entry.model_dump(mode="json", exclude={"sha256"}) for name, entry in entries.items()}
-        typer.echo(json_.dumps(rows, indent=2))
+        print_json({name: entry.model_dump(mode="json", exclude={"sha256"}) for name, entry in entries.items()})
         return
     for name, entry in entries.items():
         until = f"until {entry.expires:%Y-%m-%d %H:%M} UTC" if entry.expires is not None else "for good"
@@ -76,11 +88,18 @@ def list_(file: FileOption = _FILE, json: JsonOption = False) -> None:
 
 @tokens_app.command(epilog=EXIT_CODES)
 @polite
-def remove(name: Annotated[str, typer.Argument(help="The token's name.")], file: FileOption = _FILE) -> None:
+def remove(
+    name: Annotated[str, typer.Argument(help="The token's name.")], file: FileOption = _FILE, json: JsonOption = False
+) -> None:
     """Revoke a token: running servers stop letting it in at once."""
+    from clients.cli.resources import print_json
     from clients.token_file import remove_token
 
     remove_token(file, name)
+    if json:
+        print_json({"removed": name, "file": str(file)})
+    else:
+        typer.echo(f"{name} is revoked: {file} no longer has it")
 
 
 def _moment(text: str) -> datetime | None:

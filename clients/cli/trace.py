@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from clients.cli.execution import polite
+from clients.cli.options import JsonOption
+from service_kit.exit_codes import exit_codes
 
 app = typer.Typer(no_args_is_help=True, help="Verify a service's database against its event log; write its rows anew.")
 
-_EPILOG = "Exit codes: 0 all agrees, 1 something differs or failed, 2 wrong input."
+_EPILOG = exit_codes(done="all agrees", failed="something differs or failed")
 
 
 class Service(StrEnum):
@@ -34,20 +36,30 @@ DatabaseOption = Annotated[
 
 @app.command(epilog=_EPILOG)
 @polite
-def verify(names: NamesArgument = None, service: ServiceOption = Service.INNER, database: DatabaseOption = "") -> None:
+def verify(
+    names: NamesArgument = None,
+    service: ServiceOption = Service.INNER,
+    database: DatabaseOption = "",
+    json: JsonOption = False,
+) -> None:
     """Fold every log again, look for gaps in its numbers, and compare with the rows. Changes nothing."""
-    _become(service, "verify", names or [], database)
+    _become(service, "verify", names or [], database, json)
 
 
 @app.command(epilog=_EPILOG)
 @polite
-def rebuild(names: NamesArgument = None, service: ServiceOption = Service.INNER, database: DatabaseOption = "") -> None:
+def rebuild(
+    names: NamesArgument = None,
+    service: ServiceOption = Service.INNER,
+    database: DatabaseOption = "",
+    json: JsonOption = False,
+) -> None:
     """Write the rows anew from the log, then verify."""
-    _become(service, "rebuild", names or [], database)
+    _become(service, "rebuild", names or [], database, json)
 
 
-def _become(service: Service, action: str, names: list[str], database: str) -> None:
+def _become(service: Service, action: str, names: list[str], database: str, json: bool) -> None:
     """Replace this process: only the service's own code knows its database."""
-    options = ["--database", database] if database else []
+    options = [*(["--database", database] if database else []), *(["--json"] if json else [])]
     command = [sys.executable, "-P", "-m", f"{service.value}_service.audit", action, *names, *options]
     os.execv(sys.executable, command)  # noqa: S606

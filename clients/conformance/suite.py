@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import grpc
 
 from clients.conformance.wire import Refusal, Wire
+from service_kit.exit_codes import ExitCode
 
 SECONDS = 600.0
 """How long a whole examination may take, unless the caller says something else."""
@@ -91,11 +92,11 @@ class Examination:
         return [finding for finding in self.findings if finding.verdict in verdicts]
 
     @property
-    def exit_code(self) -> int:
-        """0 when every MUST holds, 1 when one does not, 2 when the time was over before all were checked."""
+    def exit_code(self) -> ExitCode:
+        """Whether every MUST holds, or the time was over before all were checked."""
         if self.of(Verdict.VIOLATED):
-            return 1
-        return 2 if self.of(Verdict.UNDECIDED) else 0
+            return ExitCode.FAILED
+        return ExitCode.UNDECIDED if self.of(Verdict.UNDECIDED) else ExitCode.DONE
 
 
 @dataclass(slots=True)

@@ -18,9 +18,11 @@ from clients.task_sdk.location import Location
 from clients.task_sdk.pool import EvaluationPool
 from clients.task_sdk.problems import InvalidTask
 from clients.task_sdk.service import sentences
+from service_kit.complaint import complain
 from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
+from service_kit.exit_codes import ExitCode
 from service_kit.parameters import Outcome, Split, Value, parse_value
-from service_kit.server import ServerSettings, complain
+from service_kit.server import ServerSettings
 
 
 def main(task: Task, arguments: Sequence[str] | None = None) -> None:
@@ -83,7 +85,7 @@ def _politely(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     except (InvalidTask, CheckFailed) as error:
         raise typer.Exit(complain(ServiceError(str(error)))) from None
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 async def _serve(task: Task, settings: ServerSettings) -> None:
@@ -108,7 +110,7 @@ async def _try(task: Task, values: list[str], seed: int, fraction: float, split:
     configuration = task.space.validate(read_values(task, values))
     if violations := await asyncio.to_thread(task.violations, configuration):
         _show(task, Ending(Outcome.INFEASIBLE, message=sentences(violations)))
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)  # type: ignore[union-attr]
     pool = EvaluationPool(Location.of(task), task.conduct)
     ending: Ending | None = None
@@ -124,7 +126,7 @@ async def _try(task: Task, values: list[str], seed: int, fraction: float, split:
     if ending is not None:
         _show(task, ending)
     if ending is None or ending.outcome is not Outcome.SUCCEEDED:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)
 
 
 def read_values(task: Task, texts: Sequence[str]) -> dict[str, Value]:

@@ -59,6 +59,15 @@ def preview_text(messages: Sequence[Message], version: str) -> str:
     return "\n".join([*parts, f"===== {size}; prompts {version} =====\n"])
 
 
+def preview_document(messages: Sequence[Message], version: str) -> dict[str, Any]:
+    """The same as JSON-ready built-in types; the version is empty where it is not known."""
+    return {
+        "messages": [message.to_json() for message in messages],
+        "estimated_tokens": estimate_messages(messages),
+        "prompt_version": version,
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Detail:
     """How much of a search a prompt shows; None is everything."""

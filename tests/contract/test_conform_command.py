@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 import pytest
 from reference_task import ReferenceTask, started
 
+from tests.clients.cli.shape_check import check
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -63,6 +65,7 @@ async def test_a_task_that_does_not_conform_exits_with_1_and_names_the_clause(ba
     file = tmp_path / "task.xml"
     code, said, _ = await conform("task", bad, "--only", "TASK-3", "--json", "--junit", str(file))
     document = json.loads(said)
+    check("conform task", document)
     assert (code, document["conforms"], document["document"]) == (1, False, "docs/protocol.md")
     [finding] = [one for one in document["findings"] if one["verdict"] == "violated"]
     assert (finding["clause"], finding["message"]) == ("TASK-3.2", "metric must be finite; it is inf")
@@ -70,15 +73,15 @@ async def test_a_task_that_does_not_conform_exits_with_1_and_names_the_clause(ba
     assert failure.get("message") == "TASK-3.2: metric must be finite; it is inf"
 
 
-async def test_what_cannot_be_reached_exits_with_2(unused_port: int) -> None:
+async def test_what_cannot_be_reached_exits_with_3(unused_port: int) -> None:
     code, _, complained = await conform("task", f"127.0.0.1:{unused_port}")
-    assert code == 2
+    assert code == 3
     assert f"error: the task at 127.0.0.1:{unused_port} cannot be reached" in complained
 
 
-async def test_an_inner_service_that_is_a_task_exits_with_2(good: str) -> None:
+async def test_an_inner_service_that_is_a_task_exits_with_3(good: str) -> None:
     code, _, complained = await conform("inner", good)
-    assert code == 2
+    assert code == 3
     assert "ListTasks was refused with UNIMPLEMENTED" in complained
 
 

@@ -115,7 +115,7 @@ async def test_an_examination_that_runs_out_of_time_says_that_it_is_undecided(st
     examination = await INNER.examine(subject, stack.inner, "full", only=["INNER-1"], seconds=0.0)
     await subject.close()
     assert {finding.verdict for finding in examination.findings} == {Verdict.UNDECIDED}
-    assert examination.exit_code == 2
+    assert examination.exit_code == 9
 
 
 async def test_an_outer_loop_of_a_few_lines_drives_our_inner_service(stack: LocalStack) -> None:

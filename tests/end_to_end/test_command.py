@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from clients.cli.shapes import SHAPES, Layout
+from tests.clients.cli.shape_check import check
 from tests.end_to_end.conftest import Services
 from tests.end_to_end.person import ROOT
 
@@ -74,6 +76,27 @@ def test_watch_prints_the_same_trials_afterwards(services: Services, finished: d
     assert "confirmed gain" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs",), ("watch", "RUN"), ("report", "RUN", "--out", "shapes"), ("mechanisms", "list", "RUN"),
+        ("mechanisms", "effect", "RUN"), ("lessons", "list"), ("lessons", "effect", "RUN"), ("config", "show"),
+        ("prompts", "show", "--round", "propose", "--run", "RUN"),
+    ],
+    ids=lambda command: " ".join(command[:2]),
+)  # fmt: skip
+def test_json_has_the_shape_that_is_documented(services: Services, finished: dict, command: tuple[str, ...]) -> None:
+    done = services.bilevel(*(finished["run"] if word == "RUN" else word for word in command), "--json")
+    assert done.returncode == 0, done.stderr
+    name = " ".join(command[:2]) if " ".join(command[:2]) in SHAPES else command[0]
+    lines = SHAPES[name].layout is Layout.LINES
+    check(name, [json.loads(line) for line in done.stdout.splitlines()] if lines else json.loads(done.stdout))
+
+
+def test_a_summary_has_the_shape_that_is_documented(finished: dict) -> None:
+    check("run", finished)
+
+
 def test_watch_as_json_resumes_from_any_number(services: Services, finished: dict) -> None:
     def events(after: int) -> list[dict]:
         done = services.bilevel("watch", finished["run"], "--json", "--after", str(after))
@@ -120,6 +143,7 @@ def test_a_mechanism_is_checked_without_a_server(services: Services) -> None:
     file.write_text(BOLD)
     done = services.bilevel("mechanisms", "check", "bold.py", "--json")
     assert done.returncode == 0, done.stdout
+    check("mechanisms check", json.loads(done.stdout))
     assert json.loads(done.stdout)["verdict"] == "accepted"
     file.write_text("import os\n" + BOLD.replace("self.rng.choice(self", "os.getcwd(self"))
     done = services.bilevel("mechanisms", "check", "bold.py")
@@ -160,6 +184,9 @@ def test_a_mechanism_is_installed_watched_and_removed_by_hand(services: Services
         assert refused.returncode == 1
         assert "inert" in refused.stdout
         assert refused.stderr == "error: the gate rejected mechanism 'inert'; its report is above\n"
+        refused = services.bilevel("mechanisms", "install", run, "inert.py", "--json")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "inert" in json.loads(refused.stderr)["error"]["message"]
         installed = services.bilevel("mechanisms", "install", run, "bold.py")
         assert installed.returncode == 0, installed.stderr
         assert "installed as" in installed.stdout
@@ -171,6 +198,8 @@ def test_a_mechanism_is_installed_watched_and_removed_by_hand(services: Services
         assert effect["bold"][0]["hook"] == "MECHANISM_HOOK_REVISE"
         assert "class Mechanism" in services.bilevel("mechanisms", "show", run, "bold").stdout
         shown = json.loads(services.bilevel("mechanisms", "show", run, "bold", "--json").stdout)
+        check("mechanisms show", shown)
+        check("mechanisms effect", effect)
         assert {"seccomp", "rlimits", "no_new_privs"} <= set(shown["sandbox_layers"])
         [listed] = json.loads(services.bilevel("mechanisms", "list", run, "--json").stdout)
         assert listed["state"] == "MECHANISM_STATE_ACTIVE"
@@ -178,9 +207,9 @@ def test_a_mechanism_is_installed_watched_and_removed_by_hand(services: Services
         [listed] = json.loads(services.bilevel("mechanisms", "list", run, "--json").stdout)
         assert listed["state"] == "MECHANISM_STATE_UNINSTALLED"
         refused = services.bilevel("mechanisms", "install", run, "bold.py", "--json")
-        assert (refused.returncode, "exists already" in refused.stderr) == (1, True)
+        assert (refused.returncode, "exists already" in refused.stderr) == (6, True)
         missing = services.bilevel("mechanisms", "show", run, "nosuch")
-        assert missing.returncode == 1
+        assert missing.returncode == 5
         assert "Mechanisms of" in missing.stderr
     finally:
         assert services.bilevel("cancel", run).returncode == 0
@@ -237,6 +266,6 @@ def test_the_examples_say_what_is_wrong(
 ) -> None:
     command = [sys.executable, str(EXAMPLES / name), "--inner", services.inner, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    assert done.returncode == (3 if "reached" in message else 5)
     assert done.stderr.startswith(f"error: {message}")
     assert "Traceback" not in done.stderr

@@ -170,10 +170,10 @@ def test_with_tls_and_tokens_the_containers_talk_and_nobody_else_does(compose: C
     report = compose.bilevel("run", "--trials", "2", "--confirm", "0", "--levels", "1,1.5", "--out", "/results/tls")
     assert "finished" in report
     denied = compose("run", "--rm", "-T", "-e", "BILEVEL_TOKEN_FILE=", "bilevel", "runs", check=False)
-    assert denied.returncode == 1
+    assert denied.returncode == 4
     assert "wants a token" in denied.stderr
     clear = compose("run", "--rm", "-T", "-e", "BILEVEL_CA=", "bilevel", "runs", check=False)
-    assert clear.returncode == 1
+    assert clear.returncode == 3
     assert "cannot be reached" in clear.stderr
 
 

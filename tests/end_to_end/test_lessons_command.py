@@ -61,7 +61,7 @@ def test_a_lesson_is_shown_forgotten_and_brought_back(remembered) -> None:
     assert lessons[-1]["statement"] in shown
     assert "scripted, no language model" in shown
     assert services.bilevel("lessons", "export", "all.json").returncode == 0
-    assert services.bilevel("lessons", "forget", name, "lessons/none").returncode == 1
+    assert services.bilevel("lessons", "forget", name, "lessons/none").returncode == 5
     assert services.bilevel("lessons", "show", name).returncode == 0, "all are forgotten, or none"
     assert f"{name} is forgotten" in services.bilevel("lessons", "forget", name).stdout
     assert "lessons/" in services.bilevel("lessons", "show", name).stderr

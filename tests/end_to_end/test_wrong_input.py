@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -68,11 +69,11 @@ def refusing_endpoint() -> Iterator[str]:
             2,
             "--task: must be the name of a configured task, or",
         ),
-        (("run", "--task", "localhost:1", "--levels", "1"), 1, "the task '127.0.0.1:1' at 127.0.0.1:1 cannot be"),
-        (("watch", "nosuch"), 1, "`bilevel runs` lists those that exist"),
-        (("lessons", "show", "nosuch"), 1, "`bilevel lessons list` lists those that exist"),
+        (("run", "--task", "localhost:1", "--levels", "1"), 3, "the task '127.0.0.1:1' at 127.0.0.1:1 cannot be"),
+        (("watch", "nosuch"), 5, "`bilevel runs` lists those that exist"),
+        (("lessons", "show", "nosuch"), 5, "`bilevel lessons list` lists those that exist"),
         ((*RUN, "--set", "ORDER_SIZE"), 2, "--set: must be NAME=VALUE"),
-        (("run", "--task", "nosuch", "--levels", "1"), 1, "task 'nosuch' does not exist"),
+        (("run", "--task", "nosuch", "--levels", "1"), 5, "task 'nosuch' does not exist"),
         ((*RUN[:3], "--levels", "2"), 2, "--levels: must be 1, 1,1.5, 1,2 or 1,1.5,2; got '2'"),
         ((*RUN, "--trials", "0"), 2, "'--trials': Input should be greater than or equal to 1"),
         ((*RUN, "--parallel", "9"), 2, "error: --parallel: must be"),
@@ -100,19 +101,19 @@ def refusing_endpoint() -> Iterator[str]:
             2,
             "--task: must be gpt, localhost:PORT of a task that runs, or one given with --serve-task",
         ),
-        (("watch", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
-        (("pause", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
-        (("resume", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
-        (("cancel", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
-        (("report", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
-        (("mechanisms", "list", "nosuch"), 1, "run 'runs/nosuch' does not exist"),
+        (("watch", "nosuch"), 5, "run 'runs/nosuch' does not exist"),
+        (("pause", "nosuch"), 5, "run 'runs/nosuch' does not exist"),
+        (("resume", "nosuch"), 5, "run 'runs/nosuch' does not exist"),
+        (("cancel", "nosuch"), 5, "run 'runs/nosuch' does not exist"),
+        (("report", "nosuch"), 5, "run 'runs/nosuch' does not exist"),
+        (("mechanisms", "list", "nosuch"), 5, "run 'runs/nosuch' does not exist"),
         (("mechanisms", "check", "nosuch.py"), 2, "FILE: must name a readable file"),
         (("mechanisms", "check", __file__, "--trace", "nosuch.json"), 2, "--trace: must name a readable file"),
         (("mechanisms", "check", __file__, "--trace", __file__), 2, "--trace: must name a run.json"),
         (("mechanisms", "check", __file__, "--run", "r", "--trace", "x"), 2, "--trace: cannot be combined with --run"),
-        (("run", "--task", "own"), 1, "the outer service at 127.0.0.1:1 cannot be reached"),
+        (("run", "--task", "own"), 3, "the outer service at 127.0.0.1:1 cannot be reached"),
         (("runs", "--inner", "nonsense"), 2, "--inner: must be HOST:PORT"),
-        (("runs", "--inner", "127.0.0.1:1"), 1, "the inner service at 127.0.0.1:1 cannot be reached"),
+        (("runs", "--inner", "127.0.0.1:1"), 3, "the inner service at 127.0.0.1:1 cannot be reached"),
         (("nosuch",), 2, "No such command 'nosuch'"),
     ],
 )
@@ -121,6 +122,47 @@ def test_wrong_input_is_one_message(services: Services, arguments: tuple[str, ..
     assert message in " ".join(done.stderr.split()), done.stderr
     assert done.returncode == code
     assert not (services.user.folder / "bilevel-results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind"),
+    [
+        (("watch", "nosuch"), 5, "NOT_FOUND"),
+        (("runs", "--inner", "127.0.0.1:1"), 3, "UNAVAILABLE"),
+        ((*RUN, "--set", "ORDER_SIZ=3"), 2, "INVALID_CONFIGURATION"),
+        ((*RUN, "--parallel", "9"), 2, "INVALID_ARGUMENT"),
+    ],
+)
+def test_with_json_it_is_one_line_of_json(services: Services, arguments: tuple[str, ...], code: int, kind: str) -> None:
+    done = services.bilevel(*arguments, "--json")
+    error = json.loads(done.stderr)["error"]
+    assert done.stdout == ""
+    assert (done.returncode, error["exit_code"], error["kind"]) == (code, code, kind)
+    assert error["next_step"] or error["fields"]
+
+
+def test_a_run_that_a_budget_ends_has_a_code_of_its_own(services: Services) -> None:
+    done = services.bilevel(*RUN[:3], "--levels", "1", "--trials", "30", "--confirm", "0", "--max-tokens", "30000",
+                            "--json")  # fmt: skip
+    assert done.returncode == 8
+    assert json.loads(done.stdout)["state"] == "finished"
+    error = json.loads(done.stderr)["error"]
+    assert error["kind"] == "BUDGET_SPENT"
+    assert "of 30 trials: the budget of 30000 tokens" in error["message"]
+
+
+def test_who_is_not_let_in_is_told_so(user: User, own_task: str) -> None:
+    token = user.bilevel("tokens", "add", "reader", "--role", "read").stdout.strip()
+    with served(user, "inner", "--task", f"own={own_task}", BILEVEL_TOKENS=str(user.folder / "tokens.toml")) as inner:
+        stranger = user.bilevel("runs", "--json", BILEVEL_INNER=inner)
+        reader = {"BILEVEL_INNER": inner, "BILEVEL_TOKEN": token, "BILEVEL_INSECURE": "1"}
+        read = user.bilevel("runs", "--json", **reader)
+        driven = user.bilevel("run", "--task", "own", "--levels", "1", "--detach", "--json", **reader)
+    assert (stranger.returncode, json.loads(stranger.stderr)["error"]["kind"]) == (4, "UNAUTHENTICATED")
+    assert json.loads(stranger.stderr)["error"]["next_step"]
+    assert (read.returncode, json.loads(read.stdout)) == (0, [])
+    assert (driven.returncode, json.loads(driven.stderr)["error"]["kind"]) == (4, "PERMISSION_DENIED")
+    assert "drive" in driven.stderr
 
 
 def test_a_run_is_found_by_its_display_name_where_only_one_bears_it(services: Services) -> None:
@@ -138,7 +180,7 @@ def test_a_run_is_found_by_its_display_name_where_only_one_bears_it(services: Se
 def test_a_run_in_the_wrong_state_is_said(services: Services) -> None:
     assert services.bilevel(*RUN, "--confirm", "0").returncode == 0
     done = services.bilevel("resume", "latest")
-    assert done.returncode == 1
+    assert done.returncode == 6
     assert "cannot resume" in done.stderr
     assert "it is finished, must be paused" in done.stderr
 
@@ -166,7 +208,7 @@ def test_a_missing_port_is_said(user: User, service: str) -> None:
 
 def test_an_unreachable_model_endpoint_is_found_before_anything_starts(user: User) -> None:
     done = user.bilevel("demo", OPENAI_BASE_URL="http://127.0.0.1:1/v1", BILEVEL_MODEL="m")
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "the model endpoint http://127.0.0.1:1/v1 cannot be reached" in done.stderr
     assert "OPENAI_BASE_URL" in done.stderr
     assert user.processes() == []
@@ -176,7 +218,7 @@ def test_a_wrong_key_is_found_before_anything_starts(user: User, refusing_endpoi
     done = user.bilevel(
         "demo", OPENAI_BASE_URL=refusing_endpoint, OPENAI_API_KEY="sk-wrong-wrong", BILEVEL_MODEL="a-model"
     )
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "refuses the key (HTTP 401)" in done.stderr
     assert "sk-wrong" not in done.stderr
 
@@ -193,7 +235,7 @@ def test_a_service_with_a_wrong_key_pauses_the_run_and_says_so(
     model = {"OPENAI_BASE_URL": refusing_endpoint, "OPENAI_API_KEY": "sk-wrong-wrong", "BILEVEL_MODEL": "a-model"}
     with served(user, "inner", "--task", f"own={own_task}", **model) as inner:
         done = user.bilevel(*RUN, BILEVEL_INNER=inner)
-    assert done.returncode == 1
+    assert done.returncode == 7
     assert "is paused" in done.stderr
     assert "OPENAI_API_KEY" in done.stderr
     assert "bilevel resume" in done.stderr

@@ -104,7 +104,7 @@ def test_a_diverged_run_ends_with_its_outcome_and_code_1() -> None:
         (["prepare", "--shards", "2"], 2, "only the corpus climbmix has shards"),
         (["train", "--budget", "1", "--keep", "/nowhere/model.pt"], 2, "must lie in a folder that exists"),
         (["train", "--keep", "docs"], 2, "docs is a folder"),
-        (["sample", "/nowhere/model.pt"], 1, "checkpoint '/nowhere/model.pt' does not exist"),
+        (["sample", "/nowhere/model.pt"], 5, "checkpoint '/nowhere/model.pt' does not exist"),
     ],
 )
 def test_wrong_input_is_one_clear_message(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:

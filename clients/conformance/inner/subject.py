@@ -15,7 +15,7 @@ from clients.conformance.suite import NotSeen, Suite
 from clients.conformance.values import other_values
 from clients.conformance.wire import Refusal, Wire
 from service_kit import translate
-from service_kit.errors import ServiceError
+from service_kit.errors import Unavailable
 from service_kit.parameters import Configuration, ParameterSpace, Value
 
 SERVICE = "bilevel.v1.InnerLoopService"
@@ -66,17 +66,17 @@ class InnerSubject:
         self._task: inner_pb2.ConfiguredTask | None = None
 
     async def reach(self) -> None:
-        """Chooses the task. Raises ServiceError where nothing answers or no task can be reached."""
+        """Chooses the task. Raises Unavailable where nothing answers or no task can be reached."""
         await self.wire.reachable()
         try:
             tasks = list((await self.wire.call("ListTasks")).tasks)
         except Refusal as refusal:
-            raise ServiceError("the tasks cannot be listed", hint=f"ListTasks was refused with {refusal}") from None
+            raise Unavailable("the list of tasks", hint=f"ListTasks was refused with {refusal}") from None
         usable = [task for task in tasks if task.HasField("description") and self._wanted in ("", task.name)]
         if not usable:
             said = "; ".join(f"{task.name}: {task.error or 'reachable'}" for task in tasks) or "it has no tasks"
-            what = f"task {self._wanted!r} cannot be reached" if self._wanted else "no task can be reached"
-            raise ServiceError(what, hint=f"An inner service is examined on one of its tasks: {said}")
+            what = f"task {self._wanted!r}" if self._wanted else "a task to examine it on"
+            raise Unavailable(what, hint=f"An inner service is examined on one of its tasks: {said}")
         self._task = usable[0]
         self.patience = 60.0 + 8 * translate.duration_from_proto(self.task.budget)
 
