@@ -45,6 +45,6 @@ def kind_of(error: Exception) -> str:
     """What sort of error it is, in one of the words of docs/protocol.md or of the table of exit codes."""
     if isinstance(error, RemoteError):
         return error.reason or error.code
-    if isinstance(error, ServiceError) and error.kind:
-        return error.kind
+    if isinstance(error, ServiceError) and error.ending:
+        return error.ending
     return next((CODES[base][1] for base in type(error).__mro__ if base in CODES), "DEFECT")

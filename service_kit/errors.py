@@ -35,7 +35,7 @@ __all__ = [
 class ServiceError(Exception):
     """Base of the catalogue. ``str(error)`` is the message with the hint on a line of its own."""
 
-    kind: str = ""
+    ending: str = ""
     """For commands, a kind of its own where the catalogue does not say enough; see :mod:`service_kit.exit_codes`."""
 
     attachments: Sequence[Any] = ()

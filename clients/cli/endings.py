@@ -14,13 +14,13 @@ from service_kit.errors import ServiceError
 class RunNotFinished(ServiceError):
     """It failed, was cancelled, or waits for a person."""
 
-    kind = "RUN_FAILED"
+    ending = "RUN_FAILED"
 
 
 class BudgetSpent(ServiceError):
     """It finished, and is confirmed and reported, but a budget ended it before its last trial."""
 
-    kind = "BUDGET_SPENT"
+    ending = "BUDGET_SPENT"
 
 
 def check_finished(search: Search, stopped: Path | None = None) -> None:

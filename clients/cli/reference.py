@@ -14,7 +14,7 @@ import bilevel.v1
 import typer
 
 from clients.cli import app
-from clients.cli.shapes import EXEMPT, SHAPES, Shape
+from clients.cli.shapes import EXEMPT, SHAPES, Layout, Shape
 from service_kit.exit_codes import OF_KIND, ExitCode
 
 _HEAD = """\
@@ -127,7 +127,8 @@ def _cell(text: str) -> str:
 def _shape(shape: Shape) -> Iterator[str]:
     if shape.message:
         said = f"the message [{shape.message}](../proto/bilevel/v1/{_file_of(shape.message)})"
-        yield f"`--json`: {shape.layout.value}, each {said}. {shape.note}".rstrip()
+        each = ":" if shape.layout is Layout.OBJECT else ", each"
+        yield f"`--json`: {shape.layout.value}{each} {said}. {shape.note}".rstrip()
         return
     yield f"`--json`: {shape.layout.value}. {shape.note}".rstrip()
     yield ""

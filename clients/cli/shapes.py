@@ -251,5 +251,5 @@ SHAPES: Mapping[str, Shape] = {
 EXEMPT: Mapping[str, str] = {
     f"serve {service}": "becomes the service, which prints no result; BILEVEL_LOG_FORMAT=json makes its log JSON"
     for service in ("inner", "outer", "trainer", "researcher")
-}
+} | {"dashboard": "serves a page until it is stopped and prints no result"}
 """Commands without ``--json``, each with the reason."""
