@@ -113,33 +113,29 @@ def training(
     return options
 
 
-def comparison(
-    runs: Sequence[tuple[str, Sequence[Point]]], *, seconds: bool, relative: bool, maximize: bool
-) -> Options:
+def comparison(runs: Sequence[tuple[str, Sequence[Point], bool]], *, seconds: bool, relative: bool) -> Options:
     """The best metric so far of several runs, each a line with its title.
 
     Args:
-        runs: Title and points of each.
+        runs: Title and points of each, and whether larger is better in it.
         seconds: Whether the x axis is time, and not trials.
         relative: Whether the gain over each run's own first metric is drawn, and not the metric.
-        maximize: Whether larger is better.
     """
-    longest = max((points[-1].seconds for _, points in runs if points), default=0.0)
-    divisor, unit = _time_unit(longest)
-    series, values = [], []
-    for place, (title, points) in enumerate(runs):
-        line = best_line(points)
-        start = next((p.best for p in line if p.best is not None), 0.0)
-        data = []
-        for p in line:
-            if p.best is None:
-                continue
-            value = p.best if not relative else (p.best - start if maximize else start - p.best)
-            values.append(value)
-            data.append([_rounded(p.seconds / divisor) if seconds else p.number, _rounded(value)])
-        series.append(_best(title, data, f"var(--series-{place % SERIES + 1})"))
+    divisor, unit = _time_unit(max((points[-1].seconds for _, points, _ in runs if points), default=0.0))
+    series: list[Options] = []
+    for place, (title, points, maximize) in enumerate(runs):
+        line = [(point, point.best) for point in best_line(points) if point.best is not None]
+        first = line[0][1] if line else 0.0
+        sign = 1 if maximize else -1
+        data = [
+            [point.seconds / divisor if seconds else point.number, sign * (best - first) if relative else best]
+            for point, best in line
+        ]
+        rounded = [[_rounded(x), _rounded(y)] for x, y in data]
+        series.append(_best(title, rounded, f"var(--series-{place % SERIES + 1})"))
+    values = [value for one in series for _, value in one["data"]]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    margin = 0.06 * (high - low) or 0.01
+    margin = 0.06 * (high - low) or 0.01 * (abs(high) or 1.0)
     options = _frame(unit if seconds else "trial", low - margin, high + margin)
     options["series"] = series
     options["tooltip"]["trigger"] = "axis"

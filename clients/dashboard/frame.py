@@ -15,7 +15,7 @@ STATIC = Path(__file__).parent / "static"
 REDRAW = 0.5
 """Seconds between two looks at a feed: a page changes at most so often."""
 
-NAVIGATION = (("Runs", "/", "r"),)
+NAVIGATION = (("Runs", "/", "r"), ("Compare", "/compare", "c"))
 """Label, address and key of each page in the header."""
 
 RUN_TABS = (("Search", "", "1"), ("Trials", "/trials", "2"))

@@ -15,13 +15,40 @@ from clients.dashboard.projection.trials import row
 from clients.dashboard.trial_detail import trial_detail
 
 COLUMNS: list[dict[str, Any]] = [
-    {"name": "number", "label": "Trial", "field": "number", "align": "right", "sortable": True},
-    {"name": "outcome", "label": "Outcome", "field": "status", "align": "left"},
-    {"name": "metric", "label": "Metric", "field": "metric", "align": "right", "sortable": True},
-    {"name": "gain", "label": "Gain", "field": "gain", "align": "right", "sortable": True},
-    {"name": "changes", "label": "Change and hypothesis", "field": "changes", "align": "left"},
-    {"name": "proposer", "label": "Proposed by", "field": "proposer", "align": "left"},
-    {"name": "elapsed", "label": "Time", "field": "elapsed", "align": "right", "sortable": True},
+    {
+        "name": "number",
+        "classes": "cell-number",
+        "label": "Trial",
+        "field": "number",
+        "align": "right",
+        "sortable": True,
+    },
+    {"name": "outcome", "classes": "cell-outcome", "label": "Outcome", "field": "status", "align": "left"},
+    {
+        "name": "metric",
+        "classes": "cell-metric",
+        "label": "Metric",
+        "field": "metric",
+        "align": "right",
+        "sortable": True,
+    },
+    {"name": "gain", "classes": "cell-gain", "label": "Gain", "field": "gain", "align": "right", "sortable": True},
+    {
+        "name": "changes",
+        "classes": "cell-changes",
+        "label": "Change and hypothesis",
+        "field": "changes",
+        "align": "left",
+    },
+    {"name": "proposer", "classes": "cell-proposer", "label": "Proposed by", "field": "proposer", "align": "left"},
+    {
+        "name": "elapsed",
+        "classes": "cell-elapsed",
+        "label": "Time",
+        "field": "elapsed",
+        "align": "right",
+        "sortable": True,
+    },
 ]
 
 _CELLS = {

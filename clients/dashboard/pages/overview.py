@@ -14,15 +14,28 @@ from clients.dashboard.projection.overview import RunRow
 from clients.dashboard.services import Services
 
 _COLUMNS: list[dict[str, Any]] = [
-    {"name": "title", "label": "Run", "field": "title", "align": "left", "sortable": True},
-    {"name": "state", "label": "State", "field": "state", "align": "left", "sortable": True},
-    {"name": "task", "label": "Task", "field": "task", "align": "left", "sortable": True},
-    {"name": "trials", "label": "Trials", "field": "share", "align": "left", "sortable": True},
-    {"name": "best", "label": "Best", "field": "best", "align": "right"},
-    {"name": "gain", "label": "Gain", "field": "gain", "align": "right"},
-    {"name": "confirmed", "label": "Confirmed gain", "field": "confirmed", "align": "right"},
-    {"name": "campaign", "label": "Outer loop", "field": "campaign", "align": "left"},
-    {"name": "age", "label": "Created", "field": "created", "align": "right", "sortable": True},
+    {"name": "title", "classes": "cell-title", "label": "Run", "field": "title", "align": "left", "sortable": True},
+    {"name": "state", "classes": "cell-state", "label": "State", "field": "state", "align": "left", "sortable": True},
+    {"name": "task", "classes": "cell-task", "label": "Task", "field": "task", "align": "left", "sortable": True},
+    {
+        "name": "trials",
+        "classes": "cell-trials",
+        "label": "Trials",
+        "field": "share",
+        "align": "left",
+        "sortable": True,
+    },
+    {"name": "best", "classes": "cell-best", "label": "Best", "field": "best", "align": "right"},
+    {"name": "gain", "classes": "cell-gain", "label": "Gain", "field": "gain", "align": "right"},
+    {
+        "name": "confirmed",
+        "classes": "cell-confirmed",
+        "label": "Confirmed gain",
+        "field": "confirmed",
+        "align": "right",
+    },
+    {"name": "campaign", "classes": "cell-campaign", "label": "Outer loop", "field": "campaign", "align": "left"},
+    {"name": "age", "classes": "cell-age", "label": "Created", "field": "created", "align": "right", "sortable": True},
 ]
 
 _CELLS = {
