@@ -137,6 +137,8 @@ class RunHistory:
     failures: list[trace_pb2.ProposalFailed] = field(default_factory=list)
     calls: list[trace_pb2.ModelCalled] = field(default_factory=list)
     spending: Spending = field(default_factory=Spending)
+    by_purpose: dict[str, Spending] = field(default_factory=dict)
+    """The same by what the calls were for."""
     confirmation: trace_pb2.Confirmation | None = None
     stopping: Stopping = field(default_factory=Stopping)
     noise_floor: trace_pb2.NoiseFloor | None = None
@@ -308,7 +310,12 @@ class RunHistory:
 
     def on_model_called(self, what: trace_pb2.ModelCalled, event: trace_pb2.TraceEvent) -> None:
         self.calls.append(what)
-        self.spending.add(what)
+        self.spend(what)
+
+    def spend(self, call: trace_pb2.ModelCalled) -> None:
+        """Count one call."""
+        self.spending.add(call)
+        self.by_purpose.setdefault(call.purpose or "unnamed", Spending()).add(call)
 
     def on_checkpoint_reached(self, what: trace_pb2.CheckpointReached, event: trace_pb2.TraceEvent) -> None:
         self.at_checkpoint = True

@@ -8,10 +8,10 @@ from nicegui import ui
 
 from clients.dashboard.feeds import Feeds
 from clients.dashboard.frame import serve_static
-from clients.dashboard.pages import compare, overview, run, trial, trials
+from clients.dashboard.pages import compare, cost, lessons, library, mechanisms, overview, research, run, trial, trials
 from clients.dashboard.services import Services
 
-PAGES = (overview, run, trials, trial, compare)
+PAGES = (overview, run, trials, trial, compare, mechanisms, research, lessons, cost, library)
 """Every page's module; each has ``register(services, feeds)``."""
 
 

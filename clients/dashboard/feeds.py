@@ -17,8 +17,8 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 from bilevel.v1 import outer_pb2, trace_pb2
 
-from clients.campaign_history import CampaignHistory
 from clients.dashboard.projection.overview import Overview
+from clients.dashboard.projection.research import CampaignView
 from clients.dashboard.projection.run import RunView
 from clients.dashboard.services import Services
 from service_kit.errors import RemoteError, ServiceError
@@ -198,7 +198,7 @@ class Feeds:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._runs: dict[str, StreamFeed[RunView]] = {}
-        self._campaigns: dict[str, StreamFeed[CampaignHistory]] = {}
+        self._campaigns: dict[str, StreamFeed[CampaignView]] = {}
         self._overview = ListFeed(services)
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -218,7 +218,7 @@ class Feeds:
             self._runs[name] = StreamFeed(RunView(), lambda: inner.get_run(name), watch)
         return self._kept(self._runs[name])
 
-    def campaign(self, name: str) -> StreamFeed[CampaignHistory]:
+    def campaign(self, name: str) -> StreamFeed[CampaignView]:
         """The feed of the campaign ``name`` (``campaigns/{campaign}``)."""
         outer = self._services.outer
         if name not in self._campaigns:
@@ -226,7 +226,7 @@ class Feeds:
             def watch(after: int) -> AsyncIterator[outer_pb2.CampaignEvent]:
                 return outer.watch_campaign(name, after, patience=0)
 
-            self._campaigns[name] = StreamFeed(CampaignHistory(), lambda: outer.get_campaign(name), watch)
+            self._campaigns[name] = StreamFeed(CampaignView(), lambda: outer.get_campaign(name), watch)
         return self._kept(self._campaigns[name])
 
     async def close(self) -> None:

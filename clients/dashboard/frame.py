@@ -15,10 +15,22 @@ STATIC = Path(__file__).parent / "static"
 REDRAW = 0.5
 """Seconds between two looks at a feed: a page changes at most so often."""
 
-NAVIGATION = (("Runs", "/", "r"), ("Compare", "/compare", "c"))
+NAVIGATION = (
+    ("Runs", "/", "r"),
+    ("Compare", "/compare", "c"),
+    ("Lessons", "/lessons", "l"),
+    ("Library", "/library", "b"),
+)
 """Label, address and key of each page in the header."""
 
-RUN_TABS = (("Search", "", "1"), ("Trials", "/trials", "2"))
+RUN_TABS = (
+    ("Search", "", "1"),
+    ("Trials", "/trials", "2"),
+    ("Mechanisms", "/mechanisms", "3"),
+    ("Research", "/research", "4"),
+    ("Lessons", "/lessons", "5"),
+    ("Cost", "/cost", "6"),
+)
 """Label, address below the run's, and key of each page about one run."""
 
 SHORTCUTS = (
@@ -45,11 +57,9 @@ def serve_static() -> None:
     """Serve the style sheet and the script, and name them in every page's head. Once an application."""
     app.add_static_files("/dashboard-static", STATIC)
     stamp = max(int(file.stat().st_mtime) for file in STATIC.iterdir())
-    ui.add_head_html(
-        f'<link rel="stylesheet" href="/dashboard-static/dashboard.css?{stamp}">'
-        f'<script src="/dashboard-static/dashboard.js?{stamp}"></script>',
-        shared=True,
-    )
+    names = sorted(sheet.name for sheet in STATIC.glob("*.css"))
+    sheets = "".join(f'<link rel="stylesheet" href="/dashboard-static/{name}?{stamp}">' for name in names)
+    ui.add_head_html(f'{sheets}<script src="/dashboard-static/dashboard.js?{stamp}"></script>', shared=True)
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ class RunView(RunHistory):
         self._plot(what.number)
 
     def on_model_called(self, what: trace_pb2.ModelCalled, event: trace_pb2.TraceEvent) -> None:
-        self.spending.add(what)
+        self.spend(what)
 
     def on_search_config_updated(self, what: trace_pb2.SearchConfigUpdated, event: trace_pb2.TraceEvent) -> None:
         super().on_search_config_updated(what, event)
