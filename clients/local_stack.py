@@ -39,7 +39,7 @@ _MODEL_VARIABLES = (
 )
 _PATIENCE = "30"
 """Seconds that services wait for each other here: nobody starts one again that has ended."""
-_COMMON_VARIABLES = ("HOME", "PYTHONPATH", "BILEVEL_HOME", "BILEVEL_CACHE", "BILEVEL_LOG_LEVEL")
+_COMMON_VARIABLES = ("HOME", "PYTHONPATH", "BILEVEL_HOME", "BILEVEL_CACHE", "BILEVEL_LOG_LEVEL", "BILEVEL_LOG_FORMAT")
 _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
 
 ResultT = TypeVar("ResultT")

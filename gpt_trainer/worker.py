@@ -18,26 +18,31 @@ import json
 import os
 import resource
 import sys
-import traceback
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
+
+import structlog
 
 from gpt_trainer.dataset import Dataset, prepare
 from gpt_trainer.device import Device, Precision, open_device
 from gpt_trainer.execution import execute
 from gpt_trainer.presets import Preset, find_preset
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult
+from service_kit import context, logs
 from service_kit.memory import limit_memory
 from service_kit.parameters import Outcome
 
 _STATUS = Path("/proc/self/status")
 
+log = structlog.get_logger("gpt_trainer.worker")
+
 
 def main(argument: str) -> None:
     """Serve requests until standard input ends."""
     settings = json.loads(argument)
+    logs.configure("gpt_trainer.worker")
     events = _private_stdout()
     preset, cache = find_preset(settings["preset"]), Path(settings["cache"])
     dataset = Dataset.open(Path(settings["dataset"])) if settings["dataset"] else prepare(preset, cache)
@@ -52,7 +57,9 @@ def main(argument: str) -> None:
     _send(events, {"event": "ready", **ready})
     held_after_first: float | None = None
     for line in sys.stdin:
-        result, broken = _attempt(preset, dataset, device, TrialRequest.from_json(json.loads(line)), events)
+        data = json.loads(line)
+        with context.bound(**data["context"]):
+            result, broken = _attempt(preset, dataset, device, TrialRequest.from_json(data), events)
         held = _resident_mb()
         held_after_first = held if held_after_first is None else held_after_first
         retire = broken or result.outcome is Outcome.OUT_OF_MEMORY or held > held_after_first + settings["growth_mb"]
@@ -67,11 +74,15 @@ def _attempt(
     def report(progress: Progress) -> None:
         _send(events, {"event": "progress", **asdict(progress)})
 
+    log.debug("training", seed=request.seed, split=request.split.value)
     try:
-        return execute(preset, dataset, device, request, report), False
-    except Exception as error:  # noqa: BLE001 (the boundary: a bug ends the trial and this process, not the server)
-        traceback.print_exc()
+        result = execute(preset, dataset, device, request, report)
+    except Exception as error:
+        # The boundary: a bug ends the trial and this process, not the server.
+        log.exception("the training failed")
         return TrialResult(Outcome.CRASHED, message=f"{type(error).__name__}: {error}"), True
+    log.info("trained", outcome=result.outcome.value)
+    return result, False
 
 
 def _private_stdout() -> TextIO:

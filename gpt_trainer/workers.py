@@ -21,6 +21,7 @@ import structlog
 
 from gpt_trainer.gpus import Slots
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult
+from service_kit import context
 from service_kit.errors import Exhausted, ServiceError
 from service_kit.memory import out_of_memory_kills
 from service_kit.parameters import Outcome
@@ -30,7 +31,10 @@ START_LIMIT = 300.0
 """Seconds after which a worker that is not ready is given up; preparing a large corpus is part of it."""
 
 _LINE_LIMIT = 2**20
-_ENVIRONMENT = ("HOME", "USER", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "HF_HOME")
+_ENVIRONMENT = (
+    *("HOME", "USER", "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "LD_LIBRARY_PATH", "HF_HOME"),
+    *("BILEVEL_LOG_FORMAT", "BILEVEL_LOG_LEVEL"),
+)
 
 _SOURCE_ROOT = str(Path(__file__).resolve().parents[1])
 
@@ -120,7 +124,8 @@ class Worker:
     async def send(self, request: TrialRequest) -> None:
         """Begin a trial; its events follow from :meth:`read`."""
         assert self._group.stdin is not None
-        self._group.stdin.write(json.dumps(request.to_json()).encode() + b"\n")
+        line = {**request.to_json(), "context": context.current()}
+        self._group.stdin.write(json.dumps(line).encode() + b"\n")
         with contextlib.suppress(ConnectionError):  # a dead process shows in read(), with its exit code
             await self._group.stdin.drain()
 

@@ -19,6 +19,7 @@ from inner_service.loop import Loop, NoiseUnknown
 from inner_service.proposer import NoCandidate
 from inner_service.run import ParallelMode, RemeasurePurpose, RunState, Search, Trial, TrialState
 from inner_service.trace import CheckpointReached, Event, RunConfirmed, RunStateChanged
+from service_kit import context
 from service_kit.errors import ServiceError, StorageFailed
 from service_kit.leases import LeaseLost
 from service_kit.parameters import Outcome
@@ -62,7 +63,7 @@ class Driver:
             await self._go(RunState.PAUSED, str(error))
         except Exception as error:
             # The run's driver is a boundary: nobody awaits it, so the reason has to go where people look.
-            log.exception("the loop failed", run=self._loop.run_id)
+            log.exception("the loop failed")
             await self._go(RunState.PAUSED, f"internal error ({type(error).__name__}), see the inner service's log")
 
     async def _step(self, search: Search) -> None:
@@ -72,7 +73,8 @@ class Driver:
         self._take_off(search)
         if landed := self._decidable(search):
             for trial in best_first(search, landed):
-                await self._loop.accept(trial.number)
+                with context.bound(trial=f"{search.run.name}/trials/{trial.number}"):
+                    await self._loop.accept(trial.number)
         elif (count := self._wanted(search)) > 0:
             await self._propose(count)
         elif self._flights:

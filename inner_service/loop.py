@@ -19,6 +19,7 @@ from inner_service.store import Store
 from inner_service.tasks import Task
 from inner_service.trace import Event, GainChecked, NoiseEstimated, TrialProposed
 from mechanisms.interface import Origin
+from service_kit import context
 from service_kit.errors import Exhausted, NotFound, ServiceError, WrongState
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Split
@@ -92,7 +93,8 @@ class Loop:
             raise WrongState("trial", self._name(number), state, "evaluate", ("proposed",))
         self._evaluating.add(number)
         try:
-            return await self._evaluation.evaluate(number)
+            with context.bound(trial=self._name(number)):
+                return await self._evaluation.evaluate(number)
         finally:
             self._evaluating.discard(number)
 

@@ -42,6 +42,7 @@ from inner_service.trace import (
     TrialRejected,
 )
 from mechanisms.sandbox.limits import SandboxPolicy
+from service_kit import context
 from service_kit.errors import (
     Conflict,
     InvalidArgument,
@@ -296,7 +297,7 @@ class Runs:
         for run_id in under_way:
             driver = self._drivers.get(run_id)
             if stream_of(run_id) not in of_others and (driver is None or driver.done()):
-                log.info("going on with a run", run=run_id)
+                log.info("going on with a run", run=stream_of(run_id))
                 self._drive(run_id)
         for run_id in [run_id for run_id in self._loops if stream_of(run_id) in of_others]:
             await self._retire(run_id)
@@ -306,6 +307,7 @@ class Runs:
         self._drivers[run_id] = asyncio.create_task(self._driven(run_id, previous))
 
     async def _driven(self, run_id: str, previous: asyncio.Task[None] | None) -> None:
+        context.begin(run=stream_of(run_id))
         if previous is not None:
             await asyncio.gather(previous, return_exceptions=True)
         try:
@@ -313,10 +315,10 @@ class Runs:
                 if taken:
                     await self._go_on(run_id)
         except LeaseLost:
-            log.info("another service goes on with the run, or it was cancelled", run=run_id)
+            log.info("another service goes on with the run, or it was cancelled")
             await self._retire(run_id)
         except StorageFailed as error:
-            log.error("the run cannot be driven", run=run_id, reason=error.message)
+            log.error("the run cannot be driven", reason=error.message)
 
     async def _go_on(self, run_id: str) -> None:
         """Drive the run until it stops, over failures of the database."""
@@ -333,7 +335,7 @@ class Runs:
             except StorageFailed as error:
                 if not reason:
                     failed_at, reason = time.monotonic(), error.message
-                    log.error("the run waits for its database", run=run_id, reason=error.message, hint=error.hint)
+                    log.error("the run waits for its database", reason=error.message, hint=error.hint)
                 await asyncio.sleep(_PULSE_SECONDS)
             else:
                 return
@@ -344,7 +346,7 @@ class Runs:
             raise LeaseLost(stream_of(run_id))
         text = f"{reason}; the run waited {time.monotonic() - since:.0f} s and goes on"
         await self.store.commit(run_id, lambda _: [Remarked("inner service", text)])
-        log.info("the database works again", run=run_id)
+        log.info("the database works again")
 
     async def _drive_here(self, run_id: str) -> None:
         try:

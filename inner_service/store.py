@@ -27,7 +27,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from inner_service import projections, trace
+from inner_service import chronicle, projections, trace
 from inner_service.amendments import IllegalEvent
 from inner_service.fold import apply
 from inner_service.lessons.store import LessonStore
@@ -178,6 +178,7 @@ class Store:
                     before = await self._current(run_id)
                     for earlier in unsure:
                         if await self._happened(earlier):
+                            chronicle.tell(run_id, earlier.events)
                             return earlier.commit(before)
                     attempt = _Attempt(run_id, before, tuple(decide(before)))
                     if not attempt.events:
@@ -193,6 +194,7 @@ class Store:
                     await asyncio.sleep(0.2)
                 else:
                     self._remember(attempt.after)
+                    chronicle.tell(run_id, attempt.events)
                     return attempt.commit(attempt.after)
 
     async def _attempt(self, attempt: _Attempt, revoke: bool) -> None:

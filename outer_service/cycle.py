@@ -69,7 +69,7 @@ class Cycles:
         assert cycle is not None
         waiting = Waiting(None, self._teller(campaign.id))
         ended = await waiting.out(f"the inner loop at {self._inner.address}", lambda: self._work(campaign.id), is_away)
-        log.info("cycle finished", campaign=campaign.name, run=campaign.run, cycle=cycle.number, error=ended.error)
+        log.info("cycle finished", cycle=cycle.number, error=ended.error)
         campaign = await self._store.campaign(campaign.id)
         if campaign.policy.after_failures is AfterFailures.PAUSE_RUN and (given_up := _given_up(campaign, ended)):
             await self._hold(campaign, given_up)
@@ -85,7 +85,7 @@ class Cycles:
                 await self._inner.patiently(lambda: self._inner.resume(run))
             except RemoteError as error:
                 # Someone else was faster: the run goes on or has ended, which is all that is wanted here.
-                log.info("the run need not be resumed", run=run, reason=error.message)
+                log.info("the run need not be resumed", reason=error.message)
 
     async def _hold(self, campaign: Campaign, reason: str) -> None:
         """Leave the run paused, with the reason where people look: at its checkpoint, or where it is now."""
@@ -94,7 +94,7 @@ class Cycles:
             try:
                 await self._inner.patiently(lambda: self._inner.pause(campaign.run))
             except RemoteError as error:
-                log.info("the run cannot be paused", run=campaign.run, reason=error.message)
+                log.info("the run cannot be paused", reason=error.message)
 
     async def judge_at_the_end(self, campaign: Campaign) -> None:
         """What the last revision did, and verdicts on mechanisms whose period ended with the run; none is removed."""
@@ -132,7 +132,7 @@ class Cycles:
             raise
         except Exception as error:
             # Whatever it is, the run must go on: the text is in the log and the cycle has failed for all to see.
-            log.error("unexpected error in a cycle", campaign=campaign.id, exc_info=error)
+            log.error("unexpected error in a cycle", exc_info=error)
             return _Ended(f"internal error ({type(error).__name__}): see the log of the outer service")
 
     def _patient_model(self, campaign: Campaign) -> LanguageModel:
@@ -255,7 +255,7 @@ class Cycles:
         try:
             await self._inner.remark(campaign.run, f"outer loop ({self._model.name})", text)
         except RemoteError as error:
-            log.warning("a remark did not arrive", run=campaign.run, text=text, reason=error.message)
+            log.warning("a remark did not arrive", text=text, reason=error.message)
 
 
 _SHOWN = {Level.CONFIGURATION: "1.5", Level.MECHANISM: "2"}

@@ -18,6 +18,7 @@ from outer_service.inner_client import InnerClient
 from outer_service.observed import ObservedRun, RunState, TraceMoment
 from outer_service.recursion import Recursion
 from outer_service.store import Store, stream_of
+from service_kit import context
 from service_kit.errors import RemoteError, StorageFailed, WrongState
 from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
@@ -139,15 +140,16 @@ class Supervisor:
 
     async def _supervise(self, campaign_id: str) -> None:
         name = stream_of(campaign_id)
+        context.begin(campaign=name)
         try:
             async with self._store.leases.working(name) as taken:
                 if taken:
                     await self._over_failures(campaign_id)
                     self._over.add(campaign_id)
         except LeaseLost:
-            log.info("another service goes on with the campaign, or it was cancelled", campaign=campaign_id)
+            log.info("another service goes on with the campaign, or it was cancelled")
         except StorageFailed as error:
-            log.error("the campaign cannot be supervised", campaign=campaign_id, reason=error.message)
+            log.error("the campaign cannot be supervised", reason=error.message)
 
     async def _over_failures(self, campaign_id: str) -> None:
         """Supervise to the end, over failures of the database."""
@@ -157,7 +159,7 @@ class Supervisor:
                     raise LeaseLost(stream_of(campaign_id))
                 await self._go_on(campaign_id)
             except StorageFailed as error:
-                log.error("the campaign waits for its database", campaign=campaign_id, reason=error.message)
+                log.error("the campaign waits for its database", reason=error.message)
                 await asyncio.sleep(_PULSE_SECONDS)
             else:
                 return
@@ -168,16 +170,17 @@ class Supervisor:
         except (LeaseLost, StorageFailed):
             raise
         except RemoteError as error:
-            log.warning("the campaign cannot go on", campaign=campaign_id, reason=error.message)
+            log.warning("the campaign cannot go on", reason=error.message)
             await self._end(campaign_id, CampaignState.FAILED, f"the inner loop said: {error.message}")
         except Exception as error:
             # A campaign's task is a boundary: nobody awaits it, so the reason has to go where people look.
-            log.error("unexpected error", campaign=campaign_id, exc_info=error)
+            log.error("unexpected error", exc_info=error)
             reason = f"internal error ({type(error).__name__}): see the log of the outer service"
             await self._end(campaign_id, CampaignState.FAILED, reason)
 
     async def _watch(self, campaign: Campaign) -> None:
         """Follow the run's trace to its end."""
+        context.bind({"run": campaign.run})
         if campaign.cycle is not None:
             campaign = await self._cycles.go_on(campaign)
         elif campaign.policy.mode is Mode.SYNCHRONOUS and campaign.acted and not campaign.holds_run:

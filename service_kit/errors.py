@@ -170,6 +170,8 @@ class RemoteError(ServiceError):
         retry_after: float | None = None,
     ) -> None:
         self.retry_after = retry_after
+        self.request = ""
+        """Id of the call, under which the log of that server has it; empty when it sent none."""
         self.code = code
         self.reason = reason
         self.violations = tuple(violations)

@@ -24,6 +24,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service_kit.calls import CallInterceptor
 from service_kit.complaint import complain
 from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
 from service_kit.exit_codes import ExitCode
@@ -140,7 +141,7 @@ async def serving(
     """
     tokens = [AuthInterceptor(Tokens(settings.tokens))] if settings.tokens is not None else []
     server = grpc.aio.server(
-        interceptors=[ErrorInterceptor(), *tokens, StreamLimit(settings.max_streams)],
+        interceptors=[CallInterceptor(), ErrorInterceptor(), *tokens, StreamLimit(settings.max_streams)],
         # Without this option, two servers share a port silently and each gets half of the calls.
         options=[("grpc.so_reuseport", 0), *MESSAGE_LIMITS, *_CONNECTIONS],
     )

@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from service_kit import context as ids
 from service_kit.errors import (
     AlreadyExists,
     Conflict,
@@ -148,9 +149,9 @@ def remote_error(error: grpc.RpcError) -> RemoteError:
         return RemoteError(str(error), code=grpc.StatusCode.UNKNOWN.name)
     code, text = error.code().name, error.details() or ""
     status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
-        if key == _DETAILS_KEY:
-            status.ParseFromString(cast(bytes, value))
+    trailers = dict(error.trailing_metadata() or ())
+    if _DETAILS_KEY in trailers:
+        status.ParseFromString(cast(bytes, trailers[_DETAILS_KEY]))
     if not status.details:
         message, hint = _UNREACHABLE.get(code, ("", ""))
         return RemoteError(": ".join(filter(None, (message, text))) or code, code=code, hint=hint)
@@ -168,6 +169,7 @@ def remote_error(error: grpc.RpcError) -> RemoteError:
         hint=" ".join(link.description for link in help_.links),
         retry_after=retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None,
     )
+    remote.request = trailers.get(ids.HEADERS[ids.REQUEST], "")
     remote.attachments = [detail for detail in status.details if "/google.rpc." not in detail.type_url]
     return remote
 
@@ -274,9 +276,12 @@ async def _refuse(error: Exception, context: _Context, method: str) -> NoReturn:
     if status is None:
         id_ = secrets.token_hex(4)
         log.error("unexpected error", method=method, error_id=id_, exc_info=error)
-        status = _status(grpc.StatusCode.INTERNAL, f"internal error, id {id_}", [_info("INTERNAL", {"id": id_})])
+        facts = {"id": id_, **ids.current()}
+        help_ = error_details_pb2.Help.Link(description=f"The server's log says more about it: search for {id_}.")
+        details = [_info("INTERNAL", facts), error_details_pb2.Help(links=[help_])]
+        status = _status(grpc.StatusCode.INTERNAL, f"internal error, id {id_}", details)
     else:
         log.info("call refused", method=method, code=code_pb2.Code.Name(status.code), reason=status.message)
     wire = rpc_status.to_status(status)
-    await context.abort(wire.code, wire.details, wire.trailing_metadata)
+    await context.abort(wire.code, wire.details, (*wire.trailing_metadata, *context.trailing_metadata()))
     raise AssertionError("abort always raises")

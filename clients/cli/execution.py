@@ -56,6 +56,8 @@ def polite(command: Callable[_Arguments, Coroutine[Any, Any, None] | None]) -> C
 
 def _run(main: Coroutine[Any, Any, None], json: bool) -> None:
     """Run ``main``; SIGTERM and SIGHUP cancel it as Ctrl-C does, so that it can stop what it started."""
+    from service_kit import context
+
     received: list[int] = []
 
     async def cancellable() -> None:
@@ -68,7 +70,8 @@ def _run(main: Coroutine[Any, Any, None], json: bool) -> None:
 
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop, number)
-        await main
+        with context.bound(request=context.new_request()):  # one command is one request, however many calls it makes
+            await main
 
     try:
         asyncio.run(cancellable())

@@ -56,7 +56,7 @@ class LessonWriter:
                 budget=model_budget(search.run),
             )
         except ModelError as error:
-            log.warning("no lessons", run=self._run_id, reason=error.message)
+            log.warning("no lessons", reason=error.message)
             called = ModelCalled(
                 PURPOSE,
                 self._model.name,

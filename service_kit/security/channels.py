@@ -1,4 +1,4 @@
-"""How a client of a service opens its channel: with TLS where a CA is named, and with its token on every call."""
+"""How a client of a service opens its channel: with TLS where a CA is named, its token and ids on each call."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Self
 import grpc
 from pydantic import SecretStr
 
+from service_kit import context
 from service_kit.errors import ServiceError
 from service_kit.security.tls import ClientTls
 from service_kit.server import is_loopback, parse_address
@@ -65,16 +66,15 @@ def open_channel(address: str, security: ChannelSecurity, options: Options = ())
             )
         if security.tls.server_name is not None:
             options = [*options, ("grpc.ssl_target_name_override", security.tls.server_name)]
-        return grpc.aio.secure_channel(address, credentials, options=options)
+        return grpc.aio.secure_channel(address, credentials, options=options, interceptors=_interceptors())
     if not has_token:
-        return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.insecure_channel(address, options=options, interceptors=_interceptors())
     if not security.insecure and not address.startswith("unix:") and not is_loopback(parse_address(address)[0]):
         raise ServiceError(
             f"refusing to send a token to {address} in clear text",
             hint="Name the server's CA in BILEVEL_CA, or set BILEVEL_INSECURE=1 if the network is trusted.",
         )
-    shown = _ShowToken(security)
-    return grpc.aio.insecure_channel(address, options=options, interceptors=[_OnUnary(shown), _OnStream(shown)])
+    return grpc.aio.insecure_channel(address, options=options, interceptors=_interceptors(security))
 
 
 class _TokenPlugin(grpc.AuthMetadataPlugin):
@@ -90,35 +90,41 @@ class _TokenPlugin(grpc.AuthMetadataPlugin):
             callback((), error)
 
 
-class _ShowToken:
-    """Adds the token to a call in clear text, for which gRPC has no credentials."""
+class _Metadata:
+    """Adds to a call what it belongs to and, in clear text, for which gRPC has no credentials, the token."""
 
-    def __init__(self, security: ChannelSecurity) -> None:
+    def __init__(self, security: ChannelSecurity | None) -> None:
         self._security = security
 
     def __call__(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()))
-        metadata.add("authorization", f"Bearer {self._security.current_token()}")
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *context.to_metadata())
+        if self._security is not None:
+            metadata.add("authorization", f"Bearer {self._security.current_token()}")
         return grpc.aio.ClientCallDetails(
             details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
         )
 
 
 class _OnUnary(grpc.aio.UnaryUnaryClientInterceptor):
-    def __init__(self, shown: _ShowToken) -> None:
-        self._shown = shown
+    def __init__(self, added: _Metadata) -> None:
+        self._added = added
 
     async def intercept_unary_unary(
         self, continuation: Callable[..., Awaitable[Any]], client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        return await continuation(self._shown(client_call_details), request)
+        return await continuation(self._added(client_call_details), request)
 
 
 class _OnStream(grpc.aio.UnaryStreamClientInterceptor):
-    def __init__(self, shown: _ShowToken) -> None:
-        self._shown = shown
+    def __init__(self, added: _Metadata) -> None:
+        self._added = added
 
     async def intercept_unary_stream(
         self, continuation: Callable[..., Awaitable[Any]], client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        return await continuation(self._shown(client_call_details), request)
+        return await continuation(self._added(client_call_details), request)
+
+
+def _interceptors(security: ChannelSecurity | None = None) -> list[grpc.aio.ClientInterceptor]:
+    added = _Metadata(security)
+    return [_OnUnary(added), _OnStream(added)]

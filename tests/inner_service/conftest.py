@@ -23,6 +23,7 @@ from inner_service.service import NAME, InnerLoopServicer
 from inner_service.store import Store
 from inner_service.task_address import TaskAddress
 from inner_service.tasks import Tasks
+from service_kit.context import from_metadata
 from service_kit.errors import RemoteError
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Direction, Kind, Objective, Parameter, ParameterSpace
@@ -71,6 +72,8 @@ class QuadraticTask(task_pb2_grpc.TaskServiceServicer):
         self.killed: asyncio.Queue[str] = asyncio.Queue()
         """Labels of evaluations that the caller cancelled."""
         self.requests: list[task_pb2.EvaluateRequest] = []
+        self.ids: list[dict[str, str]] = []
+        """What each evaluation belongs to, as its call said."""
         self.running = self.most_running = 0
         self.progress, self.elapsed = 2, 0.0
         self.wait_for: Callable[[dict[str, Any]], asyncio.Event | None] = lambda _: None
@@ -135,6 +138,7 @@ class QuadraticTask(task_pb2_grpc.TaskServiceServicer):
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         self.requests.append(request)
+        self.ids.append(from_metadata(context.invocation_metadata()))
         self.started.put_nowait(request)
         try:
             values = dict(configuration_from_proto(request.configuration))
