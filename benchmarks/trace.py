@@ -2,6 +2,7 @@
 
     python benchmarks/trace.py                       # everything, on SQLite and, where it is installed, PostgreSQL
     python benchmarks/trace.py --only overhead       # one part: append, open, watch or overhead
+    python benchmarks/trace.py --database sqlite     # on one database alone
     python benchmarks/trace.py --largest 1000000     # runs of up to so many events in the part `open`
 
 PostgreSQL is a private server on this machine, SQLite a file in a temporary folder; both keep their defaults for
@@ -40,7 +41,7 @@ from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescrip
 from inner_service.task_address import TaskAddress
 from inner_service.tasks import Tasks
 from mechanisms.interface import Origin
-from service_kit import eventlog
+from service_kit import eventlog, logs
 from service_kit.database import Database
 from service_kit.eventlog import EventLog, NewEvent
 from service_kit.llm.client import LanguageModel
@@ -72,10 +73,12 @@ DECIDED = 12
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("append", "watch", "open", "overhead"), action="append")
+    parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--largest", type=int, default=100_000, help="events of the longest run in the part `open`")
     parser.add_argument("--trials", type=int, default=60, help="trials measured in the part `overhead`")
     parser.add_argument("--past", type=int, default=1000, help="trials that the run has had before, for `overhead`")
     parser.add_argument("--profile", action="store_true", help="print where `overhead` spends its time")
+    logs.configure("benchmark")
     asyncio.run(measure(parser.parse_args()))
 
 
@@ -86,8 +89,10 @@ async def measure(arguments: argparse.Namespace) -> None:
     missed = False
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        urls = {"SQLite": f"sqlite:///{folder}/"}
-        if binaries() is not None:
+        urls = {"SQLite": f"sqlite:///{folder}/"} if arguments.database != "postgresql" else {}
+        if arguments.database == "postgresql" and binaries() is None:
+            sys.exit("no PostgreSQL server is installed here: install Debian's package postgresql")
+        if arguments.database != "sqlite" and binaries() is not None:
             server = PostgresServer(durable=True)
             stack.callback(server.stop)
             urls["PostgreSQL"] = ""
@@ -269,10 +274,10 @@ class Task(task_pb2_grpc.TaskServiceServicer):
 
 async def answer(request: web.Request) -> web.Response:
     """A model's answer with one candidate."""
-    await request.read()
+    read = len(await request.read()) // 3
     candidate = {"changes": [{"parameter": "p1", "value": 2.0}], "hypothesis": "it may help"}
     message = {"role": "assistant", "content": json.dumps({"candidates": [candidate]})}
-    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    usage = {"prompt_tokens": read, "completion_tokens": 50, "total_tokens": read + 50}
     choice = {"index": 0, "finish_reason": "stop", "message": message}
     body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
     return web.json_response(body)
@@ -347,7 +352,8 @@ def profiling(wanted: bool) -> Any:
 
     def done() -> None:
         profile.disable()
-        pstats.Stats(profile).sort_stats("tottime").print_stats(40)
+        for order in ("tottime", "cumulative"):
+            pstats.Stats(profile).sort_stats(order).print_stats(60)
 
     return done
 

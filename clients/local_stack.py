@@ -159,10 +159,10 @@ class LocalStack:
         if self.settings.trainer is not None:
             tasks["gpt"] = self.address("trainer")
         options = [part for name, address in tasks.items() for part in ("--task", f"{name}={address}")]
-        database = ["--database", f"sqlite+aiosqlite:///{self.settings.folder.absolute()}/data/inner.db"]
+        database = ["--database", f"sqlite:///{self.settings.folder.absolute()}/data/inner.db"]
         await self._launch("inner", INNER, ["inner_service", *database, *options], _MODEL_VARIABLES)
         if self.settings.outer:
-            database = ["--database", f"sqlite+aiosqlite:///{self.settings.folder.absolute()}/data/outer.db"]
+            database = ["--database", f"sqlite:///{self.settings.folder.absolute()}/data/outer.db"]
             command = ["outer_service", *database, "--inner", self.inner]
             await self._launch("outer", OUTER, command, _MODEL_VARIABLES)
 

@@ -16,8 +16,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Row, Table, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
 from inner_service import amendments, fold
 from inner_service.mechanism import Mechanism
@@ -44,78 +43,76 @@ def fingerprint() -> str:
     return hashlib.sha256(f"{shape}\n{follows}".encode()).hexdigest()[:16]
 
 
-async def create(connection: AsyncConnection, search: Search, request_id: str) -> None:
+def create(connection: Connection, search: Search, request_id: str) -> None:
     """The rows of a new run."""
     created = _RUN.dump_python(search.run, mode="json", include=_NEVER_CHANGES)
-    await connection.execute(
-        insert(runs), {**_run_row(search.run), "request_id": request_id or None, "created": created}
-    )
+    connection.execute(insert(runs), {**_run_row(search.run), "request_id": request_id or None, "created": created})
 
 
-async def write(connection: AsyncConnection, before: Search, after: Search) -> None:
+def write(connection: Connection, before: Search, after: Search) -> None:
     """What changed from ``before`` to ``after``."""
-    await connection.execute(update(runs).where(runs.c.id == after.run.id).values(**_run_row(after.run)))
+    connection.execute(update(runs).where(runs.c.id == after.run.id).values(**_run_row(after.run)))
     if after.trials is not before.trials:
         new, changed = _news(before.trials, after.trials)
         for row in _trial_rows(after, changed):
-            await connection.execute(update(trials).where(_is_trial(row)).values(**row))
+            connection.execute(update(trials).where(_is_trial(row)).values(**row))
         if new:
-            await connection.execute(insert(trials), _trial_rows(after, new))
+            connection.execute(insert(trials), _trial_rows(after, new))
     if after.mechanisms is not before.mechanisms:
         new, changed = _news(before.mechanisms, after.mechanisms)
         for row in _mechanism_rows(after, changed):
             is_it = (mechanisms.c.run == row["run"]) & (mechanisms.c.name == row["name"])
-            await connection.execute(update(mechanisms).where(is_it).values(**row))
+            connection.execute(update(mechanisms).where(is_it).values(**row))
         if new:
-            await connection.execute(insert(mechanisms), _mechanism_rows(after, new))
+            connection.execute(insert(mechanisms), _mechanism_rows(after, new))
 
 
-async def rewrite(connection: AsyncConnection, search: Search) -> None:
+def rewrite(connection: Connection, search: Search) -> None:
     """All rows of a run, whatever there was."""
     run = search.run
     for table in (trials, mechanisms):
-        await connection.execute(delete(table).where(table.c.run == run.id))
+        connection.execute(delete(table).where(table.c.run == run.id))
     created = _RUN.dump_python(run, mode="json", include=_NEVER_CHANGES)
     row = {**_run_row(run), "created": created}
-    there = await connection.execute(update(runs).where(runs.c.id == run.id).values(**row).returning(runs.c.id))
+    there = connection.execute(update(runs).where(runs.c.id == run.id).values(**row).returning(runs.c.id))
     if there.first() is None:
-        await connection.execute(insert(runs), row)
+        connection.execute(insert(runs), row)
     for table, rows in (
         (trials, _trial_rows(search, range(len(search.trials)))),
         (mechanisms, _mechanism_rows(search, range(len(search.mechanisms)))),
     ):
         if rows:
-            await connection.execute(insert(table), rows)
+            connection.execute(insert(table), rows)
 
 
-async def load(connection: AsyncConnection, run_id: str) -> Search | None:
+def load(connection: Connection, run_id: str) -> Search | None:
     """The state of a run as its rows say; None where there are none, or other code wrote them."""
     query = select(runs.c.created, runs.c.head).where(runs.c.id == run_id, runs.c.fingerprint == fingerprint())
-    row = (await connection.execute(query)).first()
-    return None if row is None else await _search(connection, run_id, run_of(row.created, row.head))
+    row = connection.execute(query).first()
+    return None if row is None else _search(connection, run_id, run_of(row.created, row.head))
 
 
-async def differences(connection: AsyncConnection, folded: Search) -> list[str]:
+def differences(connection: Connection, folded: Search) -> list[str]:
     """Where the rows say something else than the trace, in sentences."""
     run_id = folded.run.id
-    row = (await connection.execute(select(runs).where(runs.c.id == run_id))).first()
+    row = connection.execute(select(runs).where(runs.c.id == run_id)).first()
     if row is None:
         return ["the row of the run is missing"]
     found = [f"run: {text}" for text in _unlike_row(row, _run_row(folded.run), _stored_run, folded.run)]
     written = _trial_rows(folded, range(len(folded.trials)))
     said: dict[object, Any] = {row["number"]: (row, it) for row, it in zip(written, folded.trials, strict=True)}
-    found += await _row_differences(connection, run_id, trials, "number", said, lambda row: trial_of(row.document))
+    found += _row_differences(connection, run_id, trials, "number", said, lambda row: trial_of(row.document))
     written = _mechanism_rows(folded, range(len(folded.mechanisms)))
     said = {row["name"]: (row, it) for row, it in zip(written, folded.mechanisms, strict=True)}
-    found += await _row_differences(connection, run_id, mechanisms, "name", said, _stored_mechanism)
+    found += _row_differences(connection, run_id, mechanisms, "name", said, _stored_mechanism)
     return sorted(found)
 
 
-async def _row_differences(
-    connection: AsyncConnection, run_id: str, table: Table, key: str, said: dict[object, Any], read: Callable[..., Any]
+def _row_differences(
+    connection: Connection, run_id: str, table: Table, key: str, said: dict[object, Any], read: Callable[..., Any]
 ) -> list[str]:
     """Where a run's rows of ``table`` differ from ``said``: by ``key`` the row to expect and what it stands for."""
-    rows = {getattr(row, key): row for row in await connection.execute(select(table).where(table.c.run == run_id))}
+    rows = {getattr(row, key): row for row in connection.execute(select(table).where(table.c.run == run_id))}
     kind = table.name.removesuffix("s")
     found = [f"{kind} {name}: the row is missing" for name in said.keys() - rows.keys()]
     found += [f"{kind} {name}: the trace knows nothing of it" for name in rows.keys() - said.keys()]
@@ -158,16 +155,16 @@ def trial_of(document: dict[str, Any]) -> Trial:
     return trial
 
 
-async def _search(connection: AsyncConnection, run_id: str, run: Run) -> Search:
+def _search(connection: Connection, run_id: str, run: Run) -> Search:
     of_run = select(trials.c.document, trials.c.decision).where(trials.c.run == run_id).order_by(trials.c.number)
-    rows = (await connection.execute(of_run)).all()
+    rows = connection.execute(of_run).all()
     found = tuple(trial_of(row.document) for row in rows)
     order = [(row.decision, trial.number) for row, trial in zip(rows, found, strict=True) if row.decision is not None]
     query = select(mechanisms.c.document).where(mechanisms.c.run == run_id).order_by(mechanisms.c.position)
     return Search(
         run,
         found,
-        tuple(_MECHANISM.validate_python(document) for document in (await connection.execute(query)).scalars()),
+        tuple(_MECHANISM.validate_python(document) for document in connection.execute(query).scalars()),
         tuple(number for _, number in sorted(order)),
         tuple(trial.number for trial in found if trial.state.open),
     )

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from inner_service import chronicle, projections, trace
 from inner_service.amendments import IllegalEvent
@@ -35,8 +34,9 @@ from inner_service.run import Run, RunState, Search, Trial
 from inner_service.tables import SCHEMA, runs, trials
 from service_kit.damage import Unfoldable, in_one_line
 from service_kit.database import Database
+from service_kit.engines import Transaction
 from service_kit.errors import Exhausted, NotFound, StorageFailed
-from service_kit.eventlog import EventLog, Idle, OutOfDate, Problem, StoredEvent
+from service_kit.eventlog import EventLog, Idle, NewEvent, OutOfDate, Problem, StoredEvent
 from service_kit.leases import LEASE_SECONDS, Leases
 from service_kit.security.quota import NO_LIMIT, Quota
 
@@ -123,12 +123,7 @@ class Store:
         if known is not None:
             return await self.search(known)
         try:
-            async with self._database.transaction() as connection:
-                if quota.limited:
-                    await self._within(quota, event.owner, connection)
-                [stored] = await self._log.append(connection, stream_of(run_id), [trace.encode(event)])
-                search = apply(None, event, stored.time, stored.sequence, run_id)
-                await projections.create(connection, search, request_id)
+            search = await self._database.transact(self._begin, run_id, event, request_id, quota)
         except (IntegrityError, Exhausted):
             known = await self._created_by(request_id)  # by the same request, at the same time
             if known is None:
@@ -137,10 +132,20 @@ class Store:
         self._remember(search)
         return search
 
-    async def _within(self, quota: Quota, owner: str, connection: AsyncConnection) -> None:
+    def _begin(
+        self, connection: Connection, run_id: str, event: trace.RunCreated, request_id: str, quota: Quota
+    ) -> Search:
+        if quota.limited:
+            self._within(quota, event.owner, connection)
+        [stored] = self._log.put(connection, stream_of(run_id), [trace.encode(event)])
+        search = apply(None, event, stored.time, stored.sequence, run_id)
+        projections.create(connection, search, request_id)
+        return search
+
+    def _within(self, quota: Quota, owner: str, connection: Connection) -> None:
         """Raises :class:`Exhausted`. Whoever else creates a run waits until this transaction has ended."""
-        await self._database.alone(connection, runs)
-        states = (await connection.execute(select(runs.c.state).where(runs.c.owner == owner))).scalars()
+        self._database.alone(connection, runs)
+        states = connection.execute(select(runs.c.state).where(runs.c.owner == owner)).scalars()
         quota.check("runs", owner, [RunState(state).terminal for state in states])
 
     async def _created_by(self, request_id: str) -> str | None:
@@ -184,7 +189,8 @@ class Store:
                     if not attempt.events:
                         return Commit(before, ())
                     unsure.append(attempt)
-                    await self._attempt(attempt, revoke)
+                    encoded = [trace.encode(event) for event in attempt.events]
+                    await self._database.transact(self._attempt, attempt, encoded, revoke)
                 except OutOfDate:
                     unsure.remove(attempt)
                 except StorageFailed:
@@ -197,20 +203,18 @@ class Store:
                     chronicle.tell(run_id, attempt.events)
                     return attempt.commit(attempt.after)
 
-    async def _attempt(self, attempt: _Attempt, revoke: bool) -> None:
+    def _attempt(self, connection: Connection, attempt: _Attempt, encoded: Sequence[NewEvent], revoke: bool) -> None:
         """One transaction. Raises :class:`OutOfDate` when the run has gone on since ``attempt.before``."""
-        before, events, run_id = attempt.before, attempt.events, attempt.run_id
-        encoded = [trace.encode(event) for event in events]
-        async with self._database.transaction() as connection:
-            await self.leases.check(connection)
-            if revoke:
-                await self.leases.revoke(connection, stream_of(run_id))
-            stream, last = stream_of(run_id), before.run.last_sequence
-            attempt.stored = await self._log.append(connection, stream, encoded, after=last)
-            for event, at in zip(events, attempt.stored, strict=True):
-                attempt.after = apply(attempt.after, event, at.time, at.sequence, run_id)
-            await projections.write(connection, before, attempt.after)
-            await self._learn(connection, attempt.after, events)
+        before, run_id = attempt.before, attempt.run_id
+        stream, last = stream_of(run_id), before.run.last_sequence
+        self.leases.check(connection)
+        if revoke:
+            self.leases.revoke(connection, stream)
+        attempt.stored = self._log.put(connection, stream, encoded, after=last)
+        for event, at in zip(attempt.events, attempt.stored, strict=True):
+            attempt.after = apply(attempt.after, event, at.time, at.sequence, run_id)
+        projections.write(connection, before, attempt.after)
+        self._learn(connection, attempt.after, attempt.events)
 
     async def _happened(self, attempt: _Attempt) -> bool:
         """Whether an attempt whose end nobody saw was committed."""
@@ -219,21 +223,21 @@ class Store:
         stream, after = stream_of(attempt.run_id), attempt.before.run.last_sequence
         return await self._log.read(stream, after, len(attempt.stored)) == attempt.stored
 
-    async def _learn(self, connection: AsyncConnection, after: Search, events: Sequence[trace.Event]) -> None:
+    def _learn(self, connection: Connection, after: Search, events: Sequence[trace.Event]) -> None:
         for event in events:
             match event:
                 case trace.LessonsShown():
-                    await self.lessons.count(connection, event.lessons, "times_shown")
+                    self.lessons.count(connection, event.lessons, "times_shown")
                 case trace.LessonsCited():
-                    await self.lessons.count(connection, event.lessons, "times_cited")
+                    self.lessons.count(connection, event.lessons, "times_cited")
                 case trace.TrialDecided(kept=True):
-                    await self.lessons.count(connection, after.trials[event.number].lessons, "times_helped")
-                    await self.lessons.count(connection, after.trials[event.number].cited_lessons, "times_cited_kept")
+                    self.lessons.count(connection, after.trials[event.number].lessons, "times_helped")
+                    self.lessons.count(connection, after.trials[event.number].cited_lessons, "times_cited_kept")
                 case trace.LessonsWritten():
-                    await self.lessons.write(connection, event.written)
+                    self.lessons.write(connection, event.written)
                     for merged in event.merged:
-                        await self.lessons.support(connection, merged.lesson, merged.evidence, after.run.update_time)
-                    await self.lessons.forget(connection, event.pruned)
+                        self.lessons.support(connection, merged.lesson, merged.evidence, after.run.update_time)
+                    self.lessons.forget(connection, event.pruned)
 
     async def runs(self, limit: int, before: int | None = None) -> list[tuple[int, Run]]:
         """Heads of up to ``limit`` runs, newest first, with their numbers; ``before`` continues after that number."""
@@ -300,16 +304,14 @@ class Store:
         return search
 
     async def _load(self, run_id: str) -> Search:
-        async with self._database.reading() as connection:
-            search = await projections.load(connection, run_id)
-        return search or await self.rebuild(run_id)
+        return await self._database.read(projections.load, run_id) or await self.rebuild(run_id)
 
     async def rebuild(self, run_id: str) -> Search:
         """Write a run's rows anew from its trace. Raises :class:`NotFound`."""
         async with self._database.transaction() as connection:
             await self._log.lock(connection, stream_of(run_id))
             search = await self._caught_up(run_id, None, connection)
-            await projections.rewrite(connection, search)
+            await connection.run_sync(projections.rewrite, search)
         return search
 
     async def verify(self, run_id: str = "") -> list[Problem]:
@@ -342,9 +344,9 @@ class Store:
                 folded = await self._caught_up(run_id, None, connection)
             except Unfoldable as error:
                 return [str(error)]
-            return await projections.differences(connection, folded)
+            return await connection.run_sync(projections.differences, folded)
 
-    async def _caught_up(self, run_id: str, search: Search | None, connection: AsyncConnection | None = None) -> Search:
+    async def _caught_up(self, run_id: str, search: Search | None, connection: Transaction | None = None) -> Search:
         """The fold of what was appended after ``search``; of the whole trace after None."""
         after = 0 if search is None else search.run.last_sequence
         while events := await self._log.read(stream_of(run_id), after, 1000, connection=connection):

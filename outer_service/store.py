@@ -23,7 +23,6 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter
 from sqlalchemy import Row, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outer_service import events, fold
 from outer_service import procedures as procedure_log
@@ -34,6 +33,7 @@ from outer_service.procedures import Procedures
 from outer_service.tables import SCHEMA, campaigns, library
 from service_kit.damage import Unfoldable, in_one_line
 from service_kit.database import Database
+from service_kit.engines import Transaction
 from service_kit.errors import AlreadyExists, NotFound, StorageFailed
 from service_kit.eventlog import EventLog, Idle, Problem, StoredEvent
 from service_kit.leases import LEASE_SECONDS, Leases
@@ -105,7 +105,7 @@ class Store:
         and :class:`Exhausted` when the owner has as many campaigns as ``quota`` lets it have.
         """
         async with self._database.transaction() as connection:
-            await self._database.alone(connection, campaigns)
+            await connection.run_sync(self._database.alone, campaigns)
             if request_id and (known := await self._by_request(connection, request_id)) is not None:
                 return known, False
             unfinished = [state.value for state in CampaignState if not state.terminal]
@@ -146,9 +146,9 @@ class Store:
     async def _commit(self, campaign_id: str, decide: Decide, revoke: bool) -> Campaign:
         stream = stream_of(campaign_id)
         async with self._locks[campaign_id], self._database.transaction() as connection:
-            await self.leases.check(connection)
+            await connection.run_sync(self.leases.check)
             if revoke:
-                await self.leases.revoke(connection, stream)
+                await connection.run_sync(self.leases.revoke, stream)
             await self._log.lock(connection, stream)
             campaign = await self._read(connection, campaign_id)
             happening = decide(campaign)
@@ -198,7 +198,7 @@ class Store:
         return found
 
     async def _problems(
-        self, connection: AsyncConnection, stream: str, last: int | None, row: Row[Any] | None
+        self, connection: Transaction, stream: str, last: int | None, row: Row[Any] | None
     ) -> list[str]:
         if last is None:
             return ["there are rows, but no log"]
@@ -295,20 +295,20 @@ class Store:
             raise NotFound("library entry", f"libraryEntries/{entry_id}", hint)
         return entry
 
-    async def _read(self, connection: AsyncConnection, campaign_id: str) -> Campaign:
+    async def _read(self, connection: Transaction, campaign_id: str) -> Campaign:
         row = (await connection.execute(select(campaigns).where(campaigns.c.id == campaign_id))).first()
         if row is None:
             raise _unknown(campaign_id)
         return await self._of(connection, row)
 
-    async def _of(self, connection: AsyncConnection, row: Row[Any]) -> Campaign:
+    async def _of(self, connection: Transaction, row: Row[Any]) -> Campaign:
         """The campaign of a row; from its log where other code wrote the row."""
         if row.fingerprint != fingerprint():
             return await self._folded(connection, row.id)
         campaign: Campaign = _CAMPAIGN.validate_python(row.document)
         return campaign
 
-    async def _folded(self, connection: AsyncConnection, campaign_id: str) -> Campaign:
+    async def _folded(self, connection: Transaction, campaign_id: str) -> Campaign:
         """The fold of the whole log. Raises :class:`NotFound` and Unfoldable."""
         campaign, after = None, 0
         while stored := await self._log.read(stream_of(campaign_id), after, connection=connection):
@@ -326,11 +326,11 @@ class Store:
             raise _unknown(campaign_id)
         return campaign
 
-    async def _by_request(self, connection: AsyncConnection, request_id: str) -> Campaign | None:
+    async def _by_request(self, connection: Transaction, request_id: str) -> Campaign | None:
         row = (await connection.execute(select(campaigns).where(campaigns.c.request_id == request_id))).first()
         return None if row is None else await self._of(connection, row)
 
-    async def _remember(self, connection: AsyncConnection, before: Campaign, event: events.Event, at: datetime) -> None:
+    async def _remember(self, connection: Transaction, before: Campaign, event: events.Event, at: datetime) -> None:
         """What ``event`` means for the library."""
         if isinstance(event, events.ResearchFinished):
             known = await _library_entry(connection, event.source_sha256)
@@ -356,13 +356,13 @@ def stream_of(campaign_id: str) -> str:
     return f"campaigns/{campaign_id}"
 
 
-async def _library_entry(connection: AsyncConnection, entry_id: str) -> LibraryEntry | None:
+async def _library_entry(connection: Transaction, entry_id: str) -> LibraryEntry | None:
     query = select(library.c.document).where(library.c.id == entry_id)
     document = (await connection.execute(query)).scalar_one_or_none()
     return None if document is None else _ENTRY.validate_python(document)
 
 
-async def _put(connection: AsyncConnection, entry: LibraryEntry, *, new: bool) -> None:
+async def _put(connection: Transaction, entry: LibraryEntry, *, new: bool) -> None:
     document = _ENTRY.dump_python(entry, mode="json")
     if new:
         await connection.execute(insert(library), {"id": entry.id, "document": document})

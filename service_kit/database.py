@@ -3,10 +3,11 @@
 Ownership: one :class:`Database` a process; the store that opened it closes it. Any number of tasks of one event loop
 may use it. A SQLite file that was opened ``exclusive`` belongs to one process; a PostgreSQL database is always shared.
 
-Concurrency: :meth:`Database.transaction` is for writing. On SQLite one writer runs at a time: the others of this
-process queue in order, those of other processes wait up to ``BUSY_SECONDS``. On PostgreSQL writers run at the same time
-and lock the rows that they touch. :meth:`Database.reading` never waits for a writer and never delays one. Keep both
-short and never await a model or another server inside.
+Concurrency: :meth:`Database.transact` is for writing, :meth:`Database.transaction` for writing in several steps. On
+SQLite one writer runs at a time: the others of this process queue in order, those of other processes wait up to half a
+minute. On PostgreSQL writers run at the same time and lock the rows that they touch. :meth:`Database.read`, and in
+several steps :meth:`Database.reading`, never waits for a writer and never delays one. Keep all of them short and never
+await a model or another server inside.
 
 A database that is full, read-only or gone raises :class:`StorageFailed`; the next call tries again.
 """
@@ -15,30 +16,28 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, Self, TypeVar
+from typing import IO, Any, Concatenate, ParamSpec, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic_core import to_json
-from sqlalchemy import Connection, DateTime, Dialect, Executable, Row, Table, event, text
+from sqlalchemy import Connection, DateTime, Dialect, Executable, Row, Table, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.types import TypeDecorator
 
 from service_kit.damage import read_json
+from service_kit.engines import DatabaseEngine, PostgresEngine, SqliteEngine, Transaction
 from service_kit.errors import InvalidArgument, ServiceError, StorageFailed
 from service_kit.migrations import Schema, WrongRevision
 
 T = TypeVar("T")
-BUSY_SECONDS = 30
-CONNECT_SECONDS = 10
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
-_WRITES = "bilevel_writes"
+P = ParamSpec("P")
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 _UPGRADING = 0x62696C65
 """PostgreSQL's advisory lock for whoever brings the tables to the newest revision."""
 
@@ -70,21 +69,11 @@ class Database:
         self.url = url
         self.is_sqlite = url.get_backend_name() == "sqlite"
         json: dict[str, Any] = {"json_serializer": _to_json, "json_deserializer": read_json}
-        if self.is_sqlite:
-            self._engine = create_async_engine(url, **json)
-            self._reading_engine = self._engine
-        else:
-            arguments = {"connect_timeout": CONNECT_SECONDS}
-            self._engine = create_async_engine(url, pool_pre_ping=True, pool_size=10, connect_args=arguments, **json)
-            self._reading_engine = self._engine.execution_options(isolation_level="REPEATABLE READ")
-        self._writing_engine = self._engine.execution_options(**{_WRITES: True})
+        self._engine: DatabaseEngine = SqliteEngine(url, **json) if self.is_sqlite else PostgresEngine(url, **json)
         self._one_writer = asyncio.Lock() if self.is_sqlite else nullcontext()
         self._after_commit: dict[Connection, list[Callable[[], None]]] = {}
         self._working: set[asyncio.Future[Any]] = set()
         self._lock: IO[bytes] | None = None
-        if self.is_sqlite:
-            event.listen(self._engine.sync_engine, "connect", _prepare_sqlite)
-            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
 
     @classmethod
     async def open(
@@ -106,8 +95,7 @@ class Database:
             if upgrade:
                 await database._upgrade(schema)
             elif schema is not None:
-                async with database.reading() as connection:
-                    await connection.run_sync(schema.require_newest)
+                await database.read(schema.require_newest)
         except (DBAPIError, OSError) as error:
             await database.close()
             hint = "Set BILEVEL_DATABASE to another URL, or BILEVEL_HOME to a folder that can be written."
@@ -119,21 +107,22 @@ class Database:
 
     async def _upgrade(self, schema: Schema | None) -> None:
         """Bring the tables to the newest revision in one transaction, one process after the other."""
-        async with self._writing_engine.connect() as connection:
+
+        def upgrade(connection: Connection) -> None:
             if self.is_sqlite:
                 # A revision may write a table anew, which must not touch the rows that refer to it. SQLite listens to
                 # this only before the transaction begins.
-                driver = (await connection.get_raw_connection()).driver_connection
-                assert driver is not None
-                await driver.execute("PRAGMA foreign_keys=OFF")
-            async with connection.begin():
+                connection.detach()  # from the pool, whose connections keep an eye on foreign keys
+                connection.connection.cursor().execute("PRAGMA foreign_keys=OFF")
+            with connection.begin():
                 if not self.is_sqlite:
-                    await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADING})
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADING})
                 if schema is not None:
-                    await connection.run_sync(schema.upgrade)
-                if self.is_sqlite and (broken := (await connection.exec_driver_sql("PRAGMA foreign_key_check")).all()):
+                    schema.upgrade(connection)
+                if self.is_sqlite and (broken := connection.exec_driver_sql("PRAGMA foreign_key_check").all()):
                     raise ServiceError(f"a row of table {broken[0][0]} refers to one that does not exist")
-        await self._engine.dispose()  # the next connections keep an eye on foreign keys again
+
+        await self._engine.run(upgrade, writing=True)
 
     def _cannot_open(self, reason: str, hint: str) -> ServiceError:
         url = self.url.render_as_string(hide_password=True)
@@ -146,7 +135,7 @@ class Database:
 
     async def close(self) -> None:
         await asyncio.gather(*self._working, return_exceptions=True)
-        await self._engine.dispose()
+        await self._engine.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -162,69 +151,94 @@ class Database:
         task.add_done_callback(self._working.discard)
         return await asyncio.shield(task)
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        """A writing transaction: committed at the end of the block, rolled back when the block raises."""
+    async def transact(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``work`` in a writing transaction, which is committed when it returns and rolled back when it raises.
+
+        On SQLite it runs in a thread, on PostgreSQL in the event loop: it must do nothing but compute and execute.
+        """
         hooks: list[Callable[[], None]] = []
-        async with self._one_writer, self._connected(self._writing_engine, "written") as connection:
-            assert connection.sync_connection is not None
-            self._after_commit[connection.sync_connection] = hooks
-            try:
-                async with connection.begin():
-                    yield connection
-            finally:
-                del self._after_commit[connection.sync_connection]
+
+        def whole(connection: Connection) -> T:
+            with self._hooked(connection, hooks), connection.begin():
+                return work(connection, *args, **kwargs)
+
+        async with self._one_writer:
+            with _failures("written"):
+                done = await self._engine.run(whole, writing=True)
+        for hook in hooks:
+            hook()
+        return done
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A writing transaction of several steps: committed at the end of the block, rolled back when that raises."""
+        hooks: list[Callable[[], None]] = []
+        async with self._one_writer:
+            with _failures("written"):
+                async with self._engine.connect(writing=True) as transaction:
+                    with self._hooked(await transaction.run_sync(_begun), hooks):
+                        yield transaction
+                        await transaction.run_sync(Connection.commit)
         for hook in hooks:
             hook()
 
-    async def alone(self, transaction: AsyncConnection, table: Table) -> None:
-        """Let nobody else write to ``table`` before the transaction ends."""
+    def alone(self, connection: Connection, table: Table) -> None:
+        """Let nobody else write to ``table`` before the connection's transaction ends."""
         if not self.is_sqlite:  # where there is one writer anyway
-            await transaction.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
+            connection.execute(text(f"LOCK TABLE {table.name} IN SHARE ROW EXCLUSIVE MODE"))
 
     async def write(self, statement: Executable) -> Sequence[Row[Any]]:
         """One statement that returns rows, in a transaction of its own that ends whatever becomes of the caller."""
-        return await self.uninterrupted(self._write(statement))
+        return await self.uninterrupted(self.transact(lambda connection: connection.execute(statement).all()))
 
-    async def _write(self, statement: Executable) -> Sequence[Row[Any]]:
-        async with self.transaction() as connection:
-            return (await connection.execute(statement)).all()
+    async def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``work`` on a consistent view of what was committed when its first statement ran."""
+        with _failures("read"):
+            return await self._engine.run(lambda connection: work(connection, *args, **kwargs), writing=False)
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncConnection]:
+    async def reading(self) -> AsyncIterator[Transaction]:
         """A consistent view of what was committed when the first statement of the block ran."""
-        async with self._connected(self._reading_engine, "read") as connection:
-            yield connection
-
-    @asynccontextmanager
-    async def _connected(self, engine: AsyncEngine, use: str) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with engine.connect() as connection:
-                yield connection
-        except (DBAPIError, PoolTimeout) as error:
-            if isinstance(error, IntegrityError | ProgrammingError | DataError):
-                raise  # a mistake of ours and no failure of the database
-            raise _failed(use, error) from error
+        with _failures("read"):
+            async with self._engine.connect(writing=False) as transaction:
+                yield transaction
 
     async def fetch(self, query: Executable) -> Sequence[Row[Any]]:
         """All rows of a query, read to the end whatever becomes of the caller."""
-        return await self.uninterrupted(self._fetch(query))
+        return await self.uninterrupted(self.read(lambda connection: connection.execute(query).all()))
 
-    async def _fetch(self, query: Executable) -> Sequence[Row[Any]]:
-        async with self.reading() as connection:
-            return (await connection.execute(query)).all()
+    def on_commit(self, connection: Connection, hook: Callable[[], None]) -> None:
+        """Call ``hook`` in the event loop once the transaction of ``connection`` has been committed.
 
-    async def on_commit(self, transaction: AsyncConnection | AsyncSession, hook: Callable[[], None]) -> AsyncConnection:
-        """Call ``hook`` once ``transaction`` has been committed; returns its connection.
-
-        ``transaction`` is what :meth:`transaction` yielded, or a session bound to that. Raises RuntimeError for others.
+        Raises RuntimeError for a connection that is in no transaction of this database.
         """
-        connection = await transaction.connection() if isinstance(transaction, AsyncSession) else transaction
-        hooks = self._after_commit.get(connection.sync_connection) if connection.sync_connection is not None else None
-        if hooks is None:
-            raise RuntimeError("this needs a connection from Database.transaction(), or a session bound to one")
-        hooks.append(hook)
-        return connection
+        if connection not in self._after_commit:
+            raise RuntimeError("this needs a connection from Database.transact() or Database.transaction()")
+        self._after_commit[connection].append(hook)
+
+    @contextmanager
+    def _hooked(self, connection: Connection, hooks: list[Callable[[], None]]) -> Iterator[None]:
+        self._after_commit[connection] = hooks
+        try:
+            yield
+        finally:
+            del self._after_commit[connection]
+
+
+def _begun(connection: Connection) -> Connection:
+    connection.begin()
+    return connection
+
+
+@contextmanager
+def _failures(use: str) -> Iterator[None]:
+    """Turn failures of the database into :class:`StorageFailed`; mistakes of ours stay what they are."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeout) as error:
+        if isinstance(error, IntegrityError | ProgrammingError | DataError):
+            raise
+        raise _failed(use, error) from error
 
 
 def _to_json(value: Any) -> str:
@@ -287,18 +301,3 @@ def _locked(database: Path) -> IO[bytes]:
         hint = "Stop the other one, or choose another database with --database or BILEVEL_DATABASE."
         raise ServiceError(f"the database {database} is in use by another process", hint=hint) from None
     return file
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    # The driver would begin transactions itself, too late and never IMMEDIATE: _begin_sqlite does it instead.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_SECONDS * 1000}"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    # A transaction that reads first and writes later fails when another writer came between; IMMEDIATE waits instead.
-    writes = connection.get_execution_options().get(_WRITES, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

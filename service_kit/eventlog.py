@@ -18,11 +18,11 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, MetaData, String, Table, bindparam, insert, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy import JSON, BigInteger, Column, Connection, MetaData, String, Table, bindparam, insert, select, text
 
 from service_kit.damage import Unfoldable, in_one_line
 from service_kit.database import Database, Moment
+from service_kit.engines import Transaction
 
 WATCHED_AT_ONCE = 32
 """Events that a watch holds in memory: a trace's events carry whole prompts, and a hundred watchers may stand still."""
@@ -62,6 +62,13 @@ _READ = (
     .where(_events.c.stream == bindparam("stream"), _events.c.sequence > bindparam("after"))
     .order_by(_events.c.sequence)
     .limit(bindparam("limit"))
+)
+
+_SEQUENCES = (
+    select(_events.c.sequence)
+    .where(_events.c.stream == bindparam("stream"), _events.c.sequence > bindparam("after"))
+    .order_by(_events.c.sequence)
+    .limit(10_000)
 )
 
 
@@ -147,39 +154,44 @@ class EventLog:
 
     async def append(
         self,
-        transaction: AsyncConnection | AsyncSession,
+        transaction: Transaction,
         stream: str,
         events: Sequence[NewEvent],
         *,
         after: int | None = None,
     ) -> list[StoredEvent]:
-        """Append ``events`` in the caller's transaction; watchers hear of them when it commits.
+        """:meth:`put` in the caller's transaction."""
+        return await transaction.run_sync(self.put, stream, events, after=after)
+
+    def put(
+        self, connection: Connection, stream: str, events: Sequence[NewEvent], *, after: int | None = None
+    ) -> list[StoredEvent]:
+        """Append ``events`` in the connection's transaction; watchers hear of them when it commits.
 
         With ``after`` only right behind the event of that number: raises :class:`OutOfDate` when there are newer ones,
-        so that what was decided in one state does not happen in another. Raises RuntimeError when ``transaction`` does
-        not come from :meth:`Database.transaction`. A transaction that appends to several streams must do so in the
-        order of their names, or PostgreSQL may find a deadlock.
+        so that what was decided in one state does not happen in another. Raises RuntimeError when ``connection`` is in
+        no transaction that writes. A transaction that appends to several streams must do so in the order of their
+        names, or PostgreSQL may find a deadlock.
         """
         if not events:
             return []
         stored: list[StoredEvent] = []
-        connection = await self._database.on_commit(transaction, lambda: self._tell(stream, stored))
+        self._database.on_commit(connection, lambda: self._tell(stream, stored))
         values: dict[str, Any] = {"stream": stream, "count": len(events)}
         statement = _RESERVE
         if after is not None:
             statement, values = _RESERVE_AFTER, {**values, "after": after}
-        last = (await connection.execute(statement, values)).scalar_one_or_none()
+        last = connection.execute(statement, values).scalar_one_or_none()
         if last is None:
             raise OutOfDate(stream)
         now, first = datetime.now(UTC), last - len(events) + 1
         stored += [StoredEvent(stream, first + i, now, e.kind, dict(e.payload)) for i, e in enumerate(events)]
-        await connection.execute(
-            insert(_events), [{column: getattr(event, column) for column in _COLUMNS} for event in stored]
-        )
+        rows = [{column: getattr(event, column) for column in _COLUMNS} for event in stored]
+        connection.execute(insert(_events), rows)
         return stored
 
     async def read(
-        self, stream: str, after: int = 0, limit: int = 1000, *, connection: AsyncConnection | None = None
+        self, stream: str, after: int = 0, limit: int = 1000, *, connection: Transaction | None = None
     ) -> list[StoredEvent]:
         """Up to ``limit`` events with numbers greater than ``after``, oldest first.
 
@@ -188,8 +200,8 @@ class EventLog:
         """
         if connection is None:
             return await self._database.uninterrupted(self._read(stream, after, limit))
-        rows = await connection.execute(_READ, {"stream": stream, "after": after, "limit": limit})
         try:
+            rows = await connection.execute(_READ, {"stream": stream, "after": after, "limit": limit})
             return [StoredEvent(*row) for row in rows]
         except ValueError as error:
             raise Unfoldable(f"an event after {after} cannot be read: {in_one_line(error)}") from error
@@ -203,23 +215,23 @@ class EventLog:
         rows = await self._database.fetch(select(_streams.c.last_sequence).where(_streams.c.stream == stream))
         return rows[0].last_sequence if rows else 0
 
-    async def missing(self, connection: AsyncConnection, stream: str, last: int) -> list[str]:
+    async def missing(self, connection: Transaction, stream: str, last: int) -> list[str]:
         """Which numbers from 1 to ``last`` the stream lacks, and whether it has others, in sentences."""
-        query = select(_events.c.sequence).where(_events.c.stream == stream).order_by(_events.c.sequence)
-        found, expected = [], 1
-        async for (sequence,) in await connection.stream(query):
-            if sequence != expected:
-                found.append(_gap(expected, sequence - 1))
-            if sequence > last:
-                found.append(f"event {sequence} is there, but {last} is the last number given out")
-            expected = sequence + 1
-        return found if expected > last else [*found, _gap(expected, last)]
+        found, seen = list[str](), 0
+        while sequences := (await connection.execute(_SEQUENCES, {"stream": stream, "after": seen})).scalars().all():
+            for sequence in sequences:
+                if sequence != seen + 1:
+                    found.append(_gap(seen + 1, sequence - 1))
+                if sequence > last:
+                    found.append(f"event {sequence} is there, but {last} is the last number given out")
+                seen = sequence
+        return found if seen >= last else [*found, _gap(seen + 1, last)]
 
-    async def lock(self, transaction: AsyncConnection, stream: str) -> None:
+    async def lock(self, transaction: Transaction, stream: str) -> None:
         """Let nobody append to ``stream`` before the caller's transaction ends."""
         await transaction.execute(select(_streams).where(_streams.c.stream == stream).with_for_update())
 
-    async def streams(self, connection: AsyncConnection) -> dict[str, int]:
+    async def streams(self, connection: Transaction) -> dict[str, int]:
         """Every stream that has a number or an event, with the number that was last given out; 0 where none was."""
         found = {stream: 0 for (stream,) in await connection.execute(select(_events.c.stream).distinct())}
         return found | {row.stream: row.last_sequence for row in await connection.execute(select(_streams))}

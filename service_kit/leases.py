@@ -17,9 +17,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
-from sqlalchemy import Column, Double, MetaData, String, Table, delete, or_, select, update
+from sqlalchemy import Column, Connection, Double, MetaData, String, Table, delete, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -121,9 +120,9 @@ class Leases:
         query = query.where(_within(name)) if name else query
         return frozenset(row.name for row in await self._database.fetch(query))
 
-    async def revoke(self, connection: AsyncConnection, name: str) -> None:
-        """End all leases at and below ``name`` in the caller's transaction, whoever owns them."""
-        await connection.execute(delete(_leases).where(_within(name)))
+    def revoke(self, connection: Connection, name: str) -> None:
+        """End all leases at and below ``name`` in the connection's transaction, whoever owns them."""
+        connection.execute(delete(_leases).where(_within(name)))
 
     async def revoke_all(self) -> None:
         """End every lease: for a process which knows that it is the only one."""
@@ -156,14 +155,14 @@ class Leases:
         """Whether the caller is within a :meth:`guard`."""
         return bool(_guarded.get())
 
-    async def check(self, connection: AsyncConnection) -> None:
+    def check(self, connection: Connection) -> None:
         """Within a :meth:`guard`, raise :class:`LeaseLost` unless its lease is this process's until the transaction
         ends."""
         name = _guarded.get()
         if not name:
             return
         query = select(_leases.c.owner).where(_leases.c.name == name).with_for_update(read=True)
-        if (await connection.execute(query)).scalar_one_or_none() != self.owner:
+        if connection.execute(query).scalar_one_or_none() != self.owner:
             raise LeaseLost(name)
 
 

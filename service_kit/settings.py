@@ -181,7 +181,7 @@ class PathSettings(EnvironmentSettings):
 
     def database_url(self, service: str) -> str:
         """The SQLAlchemy URL of a service's database: the configured one, or ``SERVICE.db`` in the data directory."""
-        return self.database or f"sqlite+aiosqlite:///{self.home / service}.db"
+        return self.database or f"sqlite:///{self.home / service}.db"
 
 
 class ServerNetworkSettings(EnvironmentSettings):

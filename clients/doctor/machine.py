@@ -21,7 +21,7 @@ DISTRIBUTION = "bilevel-autoresearch"
 NEEDED_BYTES = 2**30
 """Free space below which a search may end with a full disk: databases, prepared text, reports."""
 _PARTS = {
-    "inner and outer service": ("sqlalchemy", "aiosqlite", "alembic", "openai", "RestrictedPython"),
+    "inner and outer service": ("sqlalchemy", "alembic", "openai", "RestrictedPython"),
     "trainer": ("torch", "numpy", "tokenizers"),
 }
 _EXTRAS = {"inner and outer service": "inner,outer", "trainer": "trainer"}

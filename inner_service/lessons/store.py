@@ -8,8 +8,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, insert, select, update
 
 from inner_service.lessons.lesson import FailureClass, Lesson, LessonKind, joined
 from inner_service.lessons.similarity import duplicate_of
@@ -37,22 +36,20 @@ class LessonStore:
         With a ``request_id`` that was used before, the lesson that it wrote then.
         """
         async with self.deciding:
-            return await self._database.uninterrupted(self._create(lesson, request_id))
+            return await self._database.uninterrupted(self._database.transact(self._create, lesson, request_id))
 
-    async def _create(self, lesson: Lesson, request_id: str) -> Lesson:
-        async with self._database.transaction() as connection:
-            if request_id:
-                found = (await connection.execute(select(lessons).where(lessons.c.request_id == request_id))).first()
-                if found is not None:
-                    return _lesson(found)
-            known = [_lesson(row) for row in await connection.execute(_of_task(lesson.task))]
-            repeated = duplicate_of(lesson, known)
-            if repeated is None:
-                await self.write(connection, [lesson], request_id)
-                return lesson
-            await self.support(connection, repeated[0].id, lesson.evidence, datetime.now(UTC))
-            row = (await connection.execute(select(lessons).where(lessons.c.id == repeated[0].id))).one()
-        return _lesson(row)
+    def _create(self, connection: Connection, lesson: Lesson, request_id: str) -> Lesson:
+        if request_id:
+            found = connection.execute(select(lessons).where(lessons.c.request_id == request_id)).first()
+            if found is not None:
+                return _lesson(found)
+        known = [_lesson(row) for row in connection.execute(_of_task(lesson.task))]
+        repeated = duplicate_of(lesson, known)
+        if repeated is None:
+            self.write(connection, [lesson], request_id)
+            return lesson
+        self.support(connection, repeated[0].id, lesson.evidence, datetime.now(UTC))
+        return _lesson(connection.execute(select(lessons).where(lessons.c.id == repeated[0].id)).one())
 
     async def get(self, lesson_id: str) -> Lesson:
         """Raises :class:`NotFound`."""
@@ -77,38 +74,35 @@ class LessonStore:
     async def delete(self, lesson_id: str) -> None:
         """Forget a lesson. Raises :class:`NotFound`."""
         async with self.deciding:
-            await self._database.uninterrupted(self._delete(lesson_id))
+            await self._database.uninterrupted(self._database.transact(self._delete, lesson_id))
 
-    async def _delete(self, lesson_id: str) -> None:
-        async with self._database.transaction() as connection:
-            if await self.forget(connection, [lesson_id]) == 0:
-                raise _unknown(lesson_id)
+    def _delete(self, connection: Connection, lesson_id: str) -> None:
+        if self.forget(connection, [lesson_id]) == 0:
+            raise _unknown(lesson_id)
 
     # Inside a caller's transaction
 
-    async def write(self, connection: AsyncConnection, new: Sequence[Lesson], request_id: str = "") -> None:
+    def write(self, connection: Connection, new: Sequence[Lesson], request_id: str = "") -> None:
         """Insert lessons."""
         for lesson in new:
-            await connection.execute(insert(lessons), {**_row(lesson), "request_id": request_id or None})
+            connection.execute(insert(lessons), {**_row(lesson), "request_id": request_id or None})
 
-    async def support(
-        self, connection: AsyncConnection, lesson_id: str, evidence: Sequence[str], now: datetime
-    ) -> None:
+    def support(self, connection: Connection, lesson_id: str, evidence: Sequence[str], now: datetime) -> None:
         """Add evidence to a lesson that was found again; a forgotten one is passed over."""
-        row = (await connection.execute(select(lessons.c.evidence).where(lessons.c.id == lesson_id))).first()
+        row = connection.execute(select(lessons.c.evidence).where(lessons.c.id == lesson_id)).first()
         if row is not None:
             change = {"evidence": list(joined(row.evidence, evidence)), "update_time": now}
-            await connection.execute(update(lessons).where(lessons.c.id == lesson_id).values(**change))
+            connection.execute(update(lessons).where(lessons.c.id == lesson_id).values(**change))
 
-    async def forget(self, connection: AsyncConnection, ids: Sequence[str]) -> int:
+    def forget(self, connection: Connection, ids: Sequence[str]) -> int:
         """Delete lessons; how many of them there were."""
-        return (await connection.execute(delete(lessons).where(lessons.c.id.in_(ids)))).rowcount if ids else 0
+        return connection.execute(delete(lessons).where(lessons.c.id.in_(ids))).rowcount if ids else 0
 
-    async def count(self, connection: AsyncConnection, ids: Sequence[str], *counters: str) -> None:
+    def count(self, connection: Connection, ids: Sequence[str], *counters: str) -> None:
         """Add one to ``counters`` (names of :class:`Lesson`'s) of lessons; forgotten ones are passed over."""
         if ids:
             one_more: dict[str, ColumnElement[int]] = {name: lessons.c[name] + 1 for name in counters}
-            await connection.execute(update(lessons).where(lessons.c.id.in_(ids)).values(**one_more))
+            connection.execute(update(lessons).where(lessons.c.id.in_(ids)).values(**one_more))
 
 
 def _of_task(task: str) -> Select[Any]:

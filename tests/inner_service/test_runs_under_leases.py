@@ -261,7 +261,7 @@ class Replicas(RuleBasedStateMachine):
             async with store._database.transaction() as connection:
                 with store.leases.guard(STREAM):
                     try:
-                        await store.leases.check(connection)
+                        await connection.run_sync(store.leases.check)
                     except LeaseLost:
                         return False
             return True

@@ -64,13 +64,18 @@ async def goes_on(inner: Inner, name: str, cause: str) -> None:
 async def test_a_full_or_read_only_sqlite_file(inner: Inner, task, broken: str, mended: str, cause: str, hint: str):
     name = await held(inner, task)
     engine, switch = inner.runs.store._database._engine.sync_engine, [broken]
+    loop = asyncio.get_running_loop()
 
     def apply(connection: Any) -> None:
         connection.exec_driver_sql(switch[0])
 
     failed: asyncio.Queue[None] = asyncio.Queue()
     event.listen(engine, "begin", apply)
-    event.listen(engine, "handle_error", lambda _: failed.put_nowait(None))
+
+    def note(_: Any) -> None:
+        loop.call_soon_threadsafe(failed.put_nowait, None)
+
+    event.listen(engine, "handle_error", note)
     said = await refused(inner, name)
     assert cause in said
     assert hint in said

@@ -117,8 +117,7 @@ async def test_rows_of_other_code_are_not_read_but_written_anew(store: Store, da
     await store.close()
     again = await Store.open(database_url)
     assert await again.search("r") == search
-    async with again._database.reading() as connection:
-        assert await projections.load(connection, "r") == search
+    assert await again._database.read(projections.load, "r") == search
     assert await again.verify() == []
     await again.close()
 

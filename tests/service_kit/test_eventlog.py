@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from service_kit.database import Database
 from service_kit.errors import InvalidArgument, ServiceError
@@ -67,13 +66,12 @@ async def test_a_rolled_back_transaction_leaves_no_event_no_gap_and_wakes_nobody
     assert [event.kind for event in await log.read("s")] == ["first", "second"]
 
 
-async def test_a_session_bound_to_the_transaction_appends_and_a_stray_connection_is_refused(store) -> None:
+async def test_a_transaction_in_one_go_appends_and_a_connection_outside_of_one_is_refused(store) -> None:
     database, log = store
-    async with database.transaction() as transaction, AsyncSession(bind=transaction) as session:
-        await log.append(session, "s", [NewEvent("one")])
+    assert [stored.sequence for stored in await database.transact(log.put, "s", [NewEvent("one")])] == [1]
     assert await log.last_sequence("s") == 1
     async with database.reading() as connection:
-        with pytest.raises(RuntimeError, match=r"Database\.transaction"):
+        with pytest.raises(RuntimeError, match=r"Database\.transact"):
             await log.append(connection, "s", [NewEvent("two")])
 
 

@@ -4,9 +4,9 @@ import importlib
 
 import pytest
 from sqlalchemy import inspect, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from service_kit.database import Database
+from service_kit.engines import Transaction
 from service_kit.errors import ServiceError
 from service_kit.migrations import Schema
 
@@ -16,7 +16,7 @@ def schema(request: pytest.FixtureRequest) -> Schema:
     return importlib.import_module(f"{request.param}.tables").SCHEMA
 
 
-async def tables(connection: AsyncConnection) -> set[str]:
+async def tables(connection: Transaction) -> set[str]:
     return set(await connection.run_sync(lambda c: inspect(c).get_table_names()))
 
 

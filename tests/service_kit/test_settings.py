@@ -92,6 +92,6 @@ def test_paths_are_expanded_and_a_database_lies_in_the_data_directory(monkeypatc
     monkeypatch.setenv("HOME", str(tmp_path))
     paths = PathSettings.load()
     assert paths.home == tmp_path / ".local/share/bilevel"
-    assert paths.database_url("inner") == f"sqlite+aiosqlite:///{tmp_path}/.local/share/bilevel/inner.db"
+    assert paths.database_url("inner") == f"sqlite:///{tmp_path}/.local/share/bilevel/inner.db"
     monkeypatch.setenv("BILEVEL_DATABASE", "postgresql+psycopg://db/bilevel")
     assert PathSettings.load().database_url("inner") == "postgresql+psycopg://db/bilevel"
