@@ -1,4 +1,4 @@
-# One image for each service: docker build --target inner . (researcher, trainer, inner, outer, client)
+# One image for each service: docker build --target inner . (researcher, trainer, inner, outer, dashboard, client)
 # The dependencies of a target are a layer of their own, which a change of the code does not touch.
 FROM python:3.11-slim-bookworm AS base
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
@@ -16,14 +16,19 @@ COPY . .
 RUN pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /wheel .
 
 FROM base AS client
-RUN python requirements.py > needed && pip install --quiet --constraint constraints.txt --requirement needed
+RUN python requirements.py report > needed && pip install --quiet --constraint constraints.txt --requirement needed
 COPY --from=wheel /wheel /wheel
 RUN pip install --quiet --no-deps /wheel/*.whl
 WORKDIR /results
 USER bilevel
 ENTRYPOINT ["bilevel"]
 
-FROM client AS researcher
+FROM base AS researcher
+RUN python requirements.py researcher > needed && pip install --quiet --constraint constraints.txt --requirement needed
+COPY --from=wheel /wheel /wheel
+RUN pip install --quiet --no-deps /wheel/*.whl
+WORKDIR /data
+USER bilevel
 ENTRYPOINT ["python", "-m", "clients.scripted_researcher"]
 CMD ["--listen", "0.0.0.0:7400", "--insecure"]
 
@@ -39,6 +44,16 @@ CMD ["--listen", "0.0.0.0:7402", "--insecure"]
 FROM inner AS outer
 ENTRYPOINT ["python", "-m", "outer_service"]
 CMD ["--listen", "0.0.0.0:7403", "--inner", "inner:7402", "--insecure"]
+
+FROM base AS dashboard
+RUN python requirements.py dashboard > needed && pip install --quiet --constraint constraints.txt --requirement needed
+COPY --from=wheel /wheel /wheel
+RUN pip install --quiet --no-deps /wheel/*.whl
+ENV NICEGUI_STORAGE_PATH=/tmp/nicegui
+WORKDIR /tmp
+USER bilevel
+ENTRYPOINT ["bilevel", "dashboard"]
+CMD ["--host", "0.0.0.0", "--inner", "inner:7402", "--outer", "outer:7403", "--insecure"]
 
 FROM base AS trainer
 # Set to the empty string for a build with CUDA.

@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	# torch first and by its exact version: a CPU build, where one is at hand, wins over the much larger default.
 	$(BIN)/pip install --quiet "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[trainer,inner,outer,postgres,examples,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[trainer,inner,outer,dashboard,report,researcher,postgres,examples,dev]'
 	touch $(READY)
 
 demo: $(READY) ## Bare search beside bilevel search on real CPU GPT training, offline

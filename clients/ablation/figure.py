@@ -9,6 +9,7 @@ from typing import Any
 
 from clients.ablation.design import GROUPS
 from clients.ablation.results import Results
+from clients.extras import optional
 from clients.report.chart import best_so_far
 from clients.report.record import RunRecord
 
@@ -25,6 +26,7 @@ _LOOKS: Mapping[str, tuple[str, float, Any]] = {
 
 def write_figure(results: Results, path: Path) -> None:
     """Draw every group's runs as gain over the run's own baseline, so that repeats with other seeds compare."""
+    optional("matplotlib", "report", "to draw the figure of an ablation")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -32,7 +32,7 @@ class Dashboard:
     outer: str
     """Address of the outer service, HOST:PORT."""
     insecure: bool = False
-    """Allow other machines, or other users of this one, to come in without TLS or a login."""
+    """Allow other machines to come in without TLS or a login."""
     address_file: Path | None = None
     """Where the bound address is written."""
 
@@ -49,8 +49,18 @@ async def serve_dashboard(dashboard: Dashboard) -> None:
     tls = None
     if network.certificate is not None and network.key is not None:
         tls = ServerTls(network.certificate, network.key, network.client_ca)
-    if not dashboard.insecure:
-        _refuse_open_doors(dashboard.listen, host, door, tls)
+    if not dashboard.insecure and not is_loopback(host) and (tls is None or not door.wants_login):
+        raise ServiceError(
+            f"refusing to listen on {dashboard.listen}: other machines can reach it without TLS and a login",
+            hint="Listen on 127.0.0.1; or set BILEVEL_DASHBOARD_PASSWORD_FILE, BILEVEL_TLS_CERT and BILEVEL_TLS_KEY, "
+            "for which `bilevel certs` makes files; or pass --insecure if the network is trusted.",
+        )
+    if not door.wants_login and ChannelSecurity.load().current_token() is not None:
+        raise ServiceError(
+            "refusing to serve without a login: the dashboard holds a token of the services, and whoever reaches it "
+            "could use it, every user of this machine at least",
+            hint="Set BILEVEL_DASHBOARD_PASSWORD_FILE to a file that holds a password.",
+        )
     optional("nicegui", "dashboard", "to show the dashboard")
     from nicegui.client import templates
 
@@ -61,19 +71,3 @@ async def serve_dashboard(dashboard: Dashboard) -> None:
     guarded = Guard(create_app(dashboard.inner, dashboard.outer), door, frozenset({host.lower()}))
     settings = WebSettings(dashboard.listen, dashboard.address_file, tls, lifespan=True)
     await serve_web(guarded, settings, lambda address: log.info("listening", url=f"{scheme}://{address}/"))
-
-
-def _refuse_open_doors(listen: str, host: str, door: DoorSettings, tls: ServerTls | None) -> None:
-    if not is_loopback(host) and (tls is None or not door.wants_login):
-        raise ServiceError(
-            f"refusing to listen on {listen}: other machines can reach it without TLS and a login",
-            hint="Listen on 127.0.0.1; or set BILEVEL_DASHBOARD_PASSWORD_FILE, BILEVEL_TLS_CERT and BILEVEL_TLS_KEY, "
-            "for which `bilevel certs` makes files; or pass --insecure if the network is trusted.",
-        )
-    if not door.wants_login and ChannelSecurity.load().current_token() is not None:
-        raise ServiceError(
-            f"refusing to listen on {listen} without a login: the dashboard holds a token of the services, and every "
-            "user of this machine could use it",
-            hint="Set BILEVEL_DASHBOARD_PASSWORD_FILE to a file with a password, or pass --insecure if the machine "
-            "is yours alone.",
-        )

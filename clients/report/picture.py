@@ -8,6 +8,7 @@ from typing import Any
 
 from bilevel.v1 import common_pb2, trace_pb2
 
+from clients.extras import optional
 from clients.report.chart import best_so_far, metric_range
 from clients.report.record import RunRecord
 
@@ -18,6 +19,7 @@ _CONFIGURATION, _MECHANISM = "#3b6fb6", "#b45309"
 def write_png(records: Sequence[RunRecord], path: Path) -> None:
     """Draw every run's best so far with its trials and the moments of levels 1.5 and 2."""
     # Here and not at the top: matplotlib takes longer to import than most commands take to run.
+    optional("matplotlib", "report", "to draw the picture of a report")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from clients.scripted_researcher.server import MODEL, application
-from clients.web_server import WebSettings, serve_web
+from clients.extras import optional
 from service_kit import logs
 from service_kit.errors import ServiceError
 from service_kit.server import is_loopback, parse_address, run
@@ -34,6 +33,11 @@ async def serve(listen: str, address_file: Path | None, *, insecure: bool = Fals
             f"refusing to listen on {listen}: other machines can reach it",
             hint="Listen on 127.0.0.1, or say --insecure if that is what you want.",
         )
+
+    for module in ("starlette", "uvicorn"):
+        optional(module, "researcher", "to stand in for a language model")
+    from clients.scripted_researcher.server import MODEL, application
+    from clients.web_server import WebSettings, serve_web
 
     def say(address: str) -> None:
         log.info("listening", name=MODEL, address=address, note="a script, not a language model")

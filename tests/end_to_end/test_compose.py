@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +23,7 @@ from tests.end_to_end.person import ROOT, wait_until
 
 COMPOSE = shutil.which("docker-compose") or ""
 IMAGE = "python:3.11-slim-bookworm"
-SERVICES = {"researcher", "trainer", "inner", "outer"}
+SERVICES = {"researcher", "trainer", "inner", "outer", "dashboard"}
 
 
 def engine() -> bool:
@@ -96,6 +99,21 @@ class Compose:
         state: dict[str, Any] = found
         return state
 
+    def page(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and text of what the dashboard answers, over TLS where the settings say so."""
+        port, context = int(self.settings["BILEVEL_DASHBOARD_PORT"]), ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection: http.client.HTTPConnection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        if "BILEVEL_TLS_CERT" in self.settings:
+            connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=20, context=context)
+        with contextlib.closing(connection):
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def healthy(self, service: str) -> bool:
+        return str(self.container(service)["State"]["Health"]["Status"]) == "healthy"
+
     def container(self, service: str) -> dict[str, Any]:
         """What the engine says of a service's container."""
         [identity] = self("ps", "--quiet", service).stdout.split()
@@ -112,7 +130,7 @@ def images() -> None:
 
 @pytest.fixture
 def compose(images: None, request: pytest.FixtureRequest) -> Iterator[Compose]:
-    ports = {"BILEVEL_INNER_PORT": str(free_port()), "BILEVEL_OUTER_PORT": str(free_port())}
+    ports = {f"BILEVEL_{name}_PORT": str(free_port()) for name in ("INNER", "OUTER", "DASHBOARD")}
     project = Compose(f"bilevel-test-{os.getpid()}", BILEVEL_BUDGET="1", TORCH_INDEX_URL="", **ports)
     try:
         yield project
@@ -130,6 +148,12 @@ def test_a_bilevel_run_finishes_in_containers_through_kills_and_survives_down_an
     )
     run = started["run"]
     wait_until(lambda: compose.run_state(run).get("decided_trials", 0) >= 4, 300, "four trials")
+
+    wait_until(lambda: compose.healthy("dashboard"), 120, "the dashboard's health")
+    assert compose.page("/healthz") == (200, "ok\n")
+    status, page = compose.page(f"/{run}", Accept="text/html")
+    assert (status, run.removeprefix("runs/") in page) == (200, True)
+    assert compose.page("/", Host="rebound.example")[0] == 421
 
     compose("kill")
     compose("up", "--detach")
@@ -163,6 +187,7 @@ def test_with_tls_and_tokens_the_containers_talk_and_nobody_else_does(compose: C
         "BILEVEL_TOKENS": "/certs/tokens.toml",
         "BILEVEL_CA": "/certs/ca.pem",
         "BILEVEL_TOKEN_FILE": "/certs/token",
+        "BILEVEL_DASHBOARD_PASSWORD_FILE": "/certs/dashboard.password",
         "BILEVEL_TASKS": "",
         "BILEVEL_TASKS_FILE": "/certs/tasks.toml",
     }
@@ -175,12 +200,15 @@ def test_with_tls_and_tokens_the_containers_talk_and_nobody_else_does(compose: C
     clear = compose("run", "--rm", "-T", "-e", "BILEVEL_CA=", "bilevel", "runs", check=False)
     assert clear.returncode == 3
     assert "cannot be reached" in clear.stderr
+    wait_until(lambda: compose.healthy("dashboard"), 120, "the dashboard's health")
+    assert compose.page("/", Accept="*/*")[0] == 401
+    assert "asks for its password" in compose.page("/login")[1]
 
 
 @pytest.mark.long
 @needs_engine
 def test_services_run_as_an_ordinary_user_and_hold_no_torch(images: None) -> None:
-    for name in ("inner", "outer", "researcher", "client"):
+    for name in ("inner", "outer", "researcher", "dashboard", "client"):
         program = "import importlib.util, os; print(os.getuid(), importlib.util.find_spec('torch'))"
         command = ["docker", "run", "--rm", "--entrypoint", "python", f"bilevel-autoresearch/{name}", "-c", program]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
