@@ -30,8 +30,10 @@ _MOMENT_COLOURS = {
     "mechanism": "var(--level-mechanism)",
     "person": "var(--person)",
 }
-MOMENT_LIMIT = 60
+MOMENT_LIMIT = 48
 """Most moments of each kind that a chart is sent: the newest ones."""
+_LINED = 12
+"""Of these, the newest ones have a line through the chart, the others a handle at its upper edge only."""
 _FOOT, _HEAD = 0.14, 0.05
 """Shares of the range of metrics."""
 _LABELLED = 6
@@ -216,7 +218,7 @@ def _line(line: list[list[float | None]], baseline: float | None, moments: Seque
             }
         )
     named = [moment for moment in moments if moment.kind == "mechanism"][-_LABELLED:]
-    for moment in _bounded(moments):
+    for moment in _bounded(moments, _LINED):
         label = moment in named
         lines.append(
             {
@@ -304,15 +306,15 @@ def _curve(
     }
 
 
-def _bounded(moments: Sequence[Moment]) -> list[Moment]:
-    """The newest MOMENT_LIMIT moments of each kind, in order; of several at one place the last."""
+def _bounded(moments: Sequence[Moment], limit: int = MOMENT_LIMIT) -> list[Moment]:
+    """The newest ``limit`` moments of each kind, in order; of several at one place the last."""
     chosen: list[Moment] = []
     for kind in _MOMENTS:
         own = [moment for moment in moments if moment.kind == kind]
         own = [
             one for one, following in pairwise([*own, None]) if one and not (following and one.after == following.after)
         ]
-        chosen += own[-MOMENT_LIMIT:]
+        chosen += own[-limit:]
     return sorted(chosen, key=lambda moment: moment.after)
 
 
