@@ -10,10 +10,11 @@ from nicegui import ui
 from clients.dashboard.elements import box, button, disable, problem, text
 from clients.dashboard.feeds import StreamFeed
 from clients.dashboard.frame import follow
-from clients.dashboard.projection.controls import refusals
+from clients.dashboard.permission import driving_refusal
+from clients.dashboard.projection.controls import ACTIONS, refusals
 from clients.dashboard.projection.moments import PERSON
 from clients.dashboard.projection.run import RunView
-from clients.dashboard.services import Services
+from clients.dashboard.services import REMEMBERED, Services
 from service_kit.errors import RemoteError
 
 AUTHOR = f"{PERSON}, on the dashboard"
@@ -40,7 +41,7 @@ def controls(services: Services, feed: StreamFeed[RunView], run: str) -> None:
     async def attempt(action: str, act: Callable[[], Awaitable[object]], done: str, *, remark: str = "") -> bool:
         """Do it, or say why not; whether it was done."""
         failed.clear()
-        if reason := refusals(feed.view)[action]:
+        if reason := await driving_refusal(services) or refusals(feed.view)[action]:
             say(f"Not possible now: {reason}.")
             return False
         try:
@@ -66,13 +67,21 @@ def controls(services: Services, feed: StreamFeed[RunView], run: str) -> None:
     row.props.update({"role": "group", "aria-label": "Control the run"})
     failed = box("div", "failed")
 
+    forbidden = ""
+
+    async def look() -> None:
+        nonlocal forbidden
+        forbidden = await driving_refusal(services)
+        draw()
+
     def draw() -> None:
-        reasons = refusals(feed.view)
+        reasons = dict.fromkeys(ACTIONS, forbidden) if forbidden else refusals(feed.view)
         for action, element in buttons.items():
             disable(element, reasons[action])
         buttons["start"].set_visibility(not reasons["start"])
 
     follow(feed, draw)
+    ui.timer(REMEMBERED, look, immediate=True)
 
 
 def say(words: str) -> None:

@@ -10,6 +10,7 @@ from nicegui import app, ui
 
 from clients.dashboard.elements import box, link, problem, text
 from clients.dashboard.feeds import Feed, Status
+from clients.dashboard.permission import visitor
 
 STATIC = Path(__file__).parent / "static"
 REDRAW = 0.5
@@ -81,6 +82,8 @@ def frame(title: str, *, here: str = "") -> Iterator[ui.element]:
             for label, address, key in NAVIGATION:
                 _tab(label, address, key, current=address == here)
         box("span", "space")
+        if (someone := visitor()) is not None and someone.by_login:
+            link("Log out", "/logout", "button quiet")
         theme = text("button", "Theme", "button quiet theme")
         theme.props.update({"type": "button", "data-theme-toggle": True, "aria-keyshortcuts": "t"})
         dialog = _shortcuts()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from nicegui import ui
 
 from clients.dashboard.elements import box, button, text
-from clients.dashboard.permission import Permission
+from clients.dashboard.permission import driving_refusal
 from clients.dashboard.services import Services
 from clients.history import short
 from service_kit.errors import RemoteError
 
 
-def ask_to_retire(services: Services, permission: Permission, name: str) -> None:
+def ask_to_retire(services: Services, name: str) -> None:
     """Open the dialog for the mechanism ``name`` (``runs/{run}/mechanisms/{mechanism}``)."""
     with ui.dialog() as dialog, box("div", "sheet"):
         text("h2", f"Retire {short(name)}?")
@@ -19,8 +19,8 @@ def ask_to_retire(services: Services, permission: Permission, name: str) -> None
         reason = ui.input("Reason, for the trace").props("dense outlined maxlength=500").classes("wide")
 
         async def retire() -> None:
-            if refusal := await permission.refusal():
-                ui.notify(refusal, type="negative")
+            if refusal := await driving_refusal(services):
+                ui.notify(f"Not possible: {refusal}.", type="negative")
                 return
             try:
                 await services.inner.uninstall_mechanism(name, (reason.value or "").strip() or "retired by a person")

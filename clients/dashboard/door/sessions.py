@@ -28,7 +28,12 @@ class Session:
     expires: float
     """Seconds since the epoch."""
     key: bytes = b""
-    """The signing key of its time."""
+    """The signing key of its time; empty where nobody has to log in."""
+
+    @property
+    def by_login(self) -> bool:
+        """Whether there is a login, and so a way out."""
+        return bool(self.key)
 
 
 class Sessions:

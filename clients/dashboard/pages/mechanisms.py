@@ -13,7 +13,7 @@ from clients.dashboard.frame import follow
 from clients.dashboard.gate_report import finding_lines, gate_report
 from clients.dashboard.mechanism_panels import MechanismPage, state_tag
 from clients.dashboard.part import Part
-from clients.dashboard.permission import Permission
+from clients.dashboard.permission import driving_refusal
 from clients.dashboard.projection.mechanism import before_after, proposed_trials, reason_of, state_of
 from clients.dashboard.projection.research import CampaignView
 from clients.dashboard.projection.run import RunView
@@ -26,7 +26,6 @@ from service_kit.errors import RemoteError
 
 def register(services: Services, feeds: Feeds) -> None:
     """Serve the pages."""
-    permission = Permission(services)
 
     @ui.page("/runs/{run_id}/mechanisms")
     def all_of_run(run_id: str) -> None:
@@ -42,7 +41,7 @@ def register(services: Services, feeds: Feeds) -> None:
 
     @ui.page("/runs/{run_id}/mechanisms/{name}")
     async def one(run_id: str, name: str) -> None:
-        refusal = await permission.refusal()
+        refusal = await driving_refusal(services)
         campaign = await _campaign(services, feeds, f"runs/{run_id}")
         with run_frame(services, feeds, run_id, "/mechanisms") as feed:
             with box("div", "heading"):
@@ -50,7 +49,7 @@ def register(services: Services, feeds: Feeds) -> None:
                 box("span", "space")
                 retire = button(
                     "Retire",
-                    lambda: ask_to_retire(services, permission, f"runs/{run_id}/mechanisms/{name}"),
+                    lambda: ask_to_retire(services, f"runs/{run_id}/mechanisms/{name}"),
                     kind="danger",
                 )
             page = MechanismPage(run_id)

@@ -80,6 +80,8 @@ class RecordedInner(inner_pb2_grpc.InnerLoopServiceServicer):
             await changed.wait()
 
     async def PauseRun(self, request, context) -> inner_pb2.PauseRunResponse:  # noqa: N802
+        if request.name not in self.traces:  # how the dashboard asks whether its token may drive
+            await context.abort(*(self.refusal or (grpc.StatusCode.NOT_FOUND, "no such run")))
         await self._note(request, context)
         reason = trace_pb2.PauseRequested(reason=request.reason)
         self.add(trace_pb2.TraceEvent(run=request.name, pause_requested=reason))

@@ -209,12 +209,24 @@ async def test_guidance_of_a_person_is_recorded_and_shown_among_what_changed_the
 async def test_what_the_service_refuses_is_said_with_its_reason(
     user: User, recorded: RecordedInner, bare: RunRecord
 ) -> None:
+    running(bare, recorded)
+    await user.open("/runs/bare1")
+    await sees(user, "Trial 4")
+    recorded.refusal = (grpc.StatusCode.FAILED_PRECONDITION, "the run pauses already")
+    user.find("Pause").click()
+    await sees(user, "The service refused to pause the run", "the run pauses already")
+
+
+async def test_without_the_role_to_drive_the_controls_say_so_and_ask_for_nothing(
+    user: User, recorded: RecordedInner, bare: RunRecord
+) -> None:
     recorded.refusal = (grpc.StatusCode.PERMISSION_DENIED, "PauseRun needs the role 'drive'")
     running(bare, recorded)
     await user.open("/runs/bare1")
     await sees(user, "Trial 4")
     user.find("Pause").click()
-    await sees(user, "The service refused to pause the run", "PauseRun needs the role 'drive'")
+    await sees(user, "Not possible now: the dashboard's token may not drive runs")
+    assert not recorded.asked
 
 
 def _only(user: User, kind: type[ElementT]) -> ElementT:
