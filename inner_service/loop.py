@@ -115,7 +115,7 @@ class Loop:
                 events.append(checked)
             changed = None
             if trial.metric is not None and search.incumbent is not None and trial.origin is not Origin.BASELINE:
-                advice = await self.mechanisms.accept(search.view(), trial.record())
+                advice = await self.mechanisms.accept(search.view(), trial.record)
                 decision, changed = acceptance.advised(decision, trial, advice)
                 events += [changed] if changed is not None else []
 

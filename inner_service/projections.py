@@ -176,7 +176,8 @@ def _run_row(run: Run) -> dict[str, Any]:
 
 
 def _trial_rows(search: Search, positions: Sequence[int]) -> list[dict[str, Any]]:
-    places = {number: place for place, number in enumerate(search.decisions)}
+    decided = [search.trials[position].decide_time is not None for position in positions]
+    places = {number: place for place, number in enumerate(search.decisions)} if any(decided) else {}
     return [
         {
             "run": search.run.id,

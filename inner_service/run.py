@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cached_property
 
 from inner_service.early_stopping import Curve, EarlyStopping, EarlyStoppingEffect, Point
 from inner_service.mechanism import Mechanism
@@ -16,7 +17,7 @@ from service_kit.once import once_each
 from service_kit.parameters import Outcome, Split, Value
 
 REMEMBERED = 20_000
-"""Trials, of all runs, whose forms for mechanisms and prompts are kept; a decided trial never changes."""
+"""Trials, of all runs, whose form for prompts is kept; a decided trial never changes."""
 Values = dict[str, Value]
 """A configuration, or changes of one, as it is stored."""
 
@@ -120,7 +121,7 @@ class Remeasurement:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Trial:
     """One proposed configuration and what became of it."""
 
@@ -164,7 +165,7 @@ class Trial:
         """Whether it was measured at full budget, so that its metric can be compared with others."""
         return self.outcome is Outcome.SUCCEEDED and self.budget_fraction == 1.0
 
-    @once_each(REMEMBERED)
+    @cached_property
     def record(self) -> TrialRecord:
         """The trial as mechanisms and prompts see it."""
         decided = {TrialState.KEPT: True, TrialState.DISCARDED: False}
@@ -360,8 +361,8 @@ class Search:
         return SearchView(
             objective=run.task.objective,
             history=self.decided(),
-            incumbent=incumbent.record(),
-            best=best.record(),
+            incumbent=incumbent.record,
+            best=best.record,
             active=run.active,
             frozen=run.search_config.frozen,
             strategy=run.search_config.strategy,
@@ -373,4 +374,4 @@ class Search:
 @once_each(8)
 def _decided(search: Search) -> tuple[TrialRecord, ...]:
     # A proposal asks for this several times, and there may be thousands of trials.
-    return tuple(search.trials[number].record() for number in search.decisions)
+    return tuple(search.trials[number].record for number in search.decisions)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from inner_service.lessons.lesson import Lesson
 from inner_service.run import REMEMBERED, Search, Trial, TrialState
+from inner_service.task import TaskDescription
 from mechanisms.fence import fenced
 from mechanisms.interface import Candidate
-from mechanisms.tallies import Tally, tallies
+from mechanisms.tallies import Tallying
 from service_kit.llm.failures import Message
 from service_kit.llm.prompts import Detail, Templates, divided, first, fitting, outline
+from service_kit.llm.tokens import at_least
 from service_kit.once import once_each
-from service_kit.parameters import Kind, Parameter, Value, brief, configuration_to_json, value_to_json
+from service_kit.parameters import Kind, Parameter, ParameterSpace, Value, brief, configuration_to_json, value_to_json
 
 TEMPLATES = Templates(Path(__file__).with_name("prompts"))
 
@@ -45,14 +46,15 @@ class Briefing:
 
 def search_state(search: Search, briefing: Briefing) -> dict[str, Any]:
     """The search as JSON-ready built-in types, complete; after a restart, what came since."""
+    return {**_around_trials(search, briefing), "trials": [shown.data for shown in _all_shown(search)]}
+
+
+def _around_trials(search: Search, briefing: Briefing) -> dict[str, Any]:
+    """The search state with none of its trials."""
     search = search.shown
     run, objective = search.run, search.run.task.objective
     active = set(run.active)
-    parameters = [
-        {**parameter, "active": parameter["name"] in active} for parameter in run.task.space.to_json()["parameters"]
-    ]
-    under_way = set(search.open)
-    shown = [t for t in search.trials[run.search_config.visible_from_trial :] if t.number not in under_way]
+    parameters = [{**parameter, "active": parameter["name"] in active} for parameter in _parameters(run.task.space)]
     state: dict[str, Any] = {
         "task": run.task.name,
         "objective": {
@@ -65,7 +67,7 @@ def search_state(search: Search, briefing: Briefing) -> dict[str, Any]:
         "incumbent": _point(search.incumbent),
         "best": _point(search.best),
         "baseline_metric": run.baseline_metric,
-        "trials": [_trial(trial) for trial in shown],
+        "trials": [],
         "frozen": list(run.search_config.frozen),
         "strategy": run.search_config.strategy,
         "guidance": run.search_config.guidance,
@@ -102,20 +104,22 @@ def proposer_prompt(search: Search, briefing: Briefing, limit: int = 0) -> tuple
     What is left out is named in the prompt. Raises :class:`ModelError` when even the shortest prompt is longer.
     """
     values = {"search": search, "run": search.run, "task": search.run.task, "briefing": briefing}
-    decided = search.decided()
-    complete = search_state(search, briefing)
-    parts = {key: _text(value) if key != "trials" else "" for key, value in complete.items()}
-    of_trials = {trial["number"]: _trial_texts(trial) for trial in complete["trials"]}
+    parts = {key: _text(value) for key, value in _around_trials(search, briefing).items()}
+    of_trials = {shown.data["number"]: shown for shown in _all_shown(search)}
+    complete = [shown.data for shown in of_trials.values()]
 
-    @cache
-    def counted() -> tuple[Tally, ...]:
-        return tallies(decided, search.run.task.objective)
+    def trials(detail: Detail) -> tuple[list[str], list[str]]:
+        """What is shown of the trials, and sentences on what is not."""
+        old, new, left_out = divided(complete, detail)
+        return [*(of_trials[t["number"]].outline for t in old), *(of_trials[t["number"]].whole for t in new)], left_out
+
+    def least(detail: Detail) -> int:
+        return at_least(sum(map(len, trials(detail)[0])))
 
     def build(detail: Detail) -> tuple[Message, ...]:
-        old, new, left_out = divided(complete["trials"], detail)
+        texts, left_out = trials(detail)
         files, other_files = first(search.run.task.sources, detail.sources, "files of the task's source")
-        trials = [*(of_trials[t["number"]][1] for t in old), *(of_trials[t["number"]][0] for t in new)]
-        whole = {**parts, "trials": f"[{','.join(trials)}]"}
+        whole = {**parts, "trials": f"[{','.join(texts)}]"}
         state = ",".join(f'"{key}":{text}' for key, text in whole.items())
         known = {
             **values,
@@ -123,14 +127,14 @@ def proposer_prompt(search: Search, briefing: Briefing, limit: int = 0) -> tuple
             "sources": _sources(search),
             "files": files,
             "left_out": left_out + other_files,
-            "tallies": counted() if left_out else (),
+            "tallies": _tallying(search.run.task).of(search.decided()) if left_out else (),
         }
         return (
             Message("system", render("propose_system.j2", known)),
             Message("user", render("propose.j2", known)),
         )
 
-    return fitting(build, limit)
+    return fitting(build, limit, least=least)
 
 
 def _sources(search: Search) -> list[tuple[Parameter, Value]]:
@@ -167,17 +171,41 @@ def _under_way(search: Search, trial: Trial) -> dict[str, Any]:
     return {"number": trial.number, "changes": configuration_to_json(changes), "hypothesis": trial.hypothesis}
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A trial that is not under way, as prompts show it."""
+
+    data: dict[str, Any]
+    whole: str
+    outline: str
+
+
+def _all_shown(search: Search) -> list[_Shown]:
+    """Every trial since the last restart that is not under way."""
+    under_way = set(search.open)
+    since = search.trials[search.run.search_config.visible_from_trial :]
+    return [_shown(trial) for trial in since if trial.number not in under_way]
+
+
 @once_each(REMEMBERED)
-def _trial(trial: Trial) -> dict[str, Any]:
-    data = trial.record().to_json()
+def _shown(trial: Trial) -> _Shown:
+    # Of the thousand trials of a long search only the newest are new to a prompt.
+    data = trial.record.to_json()
     del data["configuration"]
-    return {**data, "rejected": trial.state is TrialState.REJECTED}
+    data["rejected"] = trial.state is TrialState.REJECTED
+    return _Shown(data, _text(data), _text(outline(data)))
 
 
-@once_each(REMEMBERED)
-def _trial_texts(trial: dict[str, Any]) -> tuple[str, str]:
-    """A trial whole and in outline: of the thousand of a long search, only the newest are new to a prompt."""
-    return _text(trial), _text(outline(trial))
+@once_each(64)
+def _tallying(task: TaskDescription) -> Tallying:
+    """The counts of a run, which has its task to itself."""
+    return Tallying(task.objective)
+
+
+@once_each(64)
+def _parameters(space: ParameterSpace) -> list[dict[str, Any]]:
+    parameters: list[dict[str, Any]] = space.to_json()["parameters"]
+    return parameters
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import is_not
 
 from mechanisms.interface import TrialRecord
 from service_kit.parameters import Objective, Value
@@ -29,12 +30,18 @@ class Tally:
 class Incumbents:
     """Which kept trial each trial was a change of."""
 
-    def __init__(self, trials: Iterable[TrialRecord]) -> None:
-        self._kept = [trial for trial in trials if trial.kept]
+    def __init__(self, trials: Iterable[TrialRecord] = ()) -> None:
+        self._kept: list[TrialRecord] = []
         self._by_metric: defaultdict[float | None, list[TrialRecord]] = defaultdict(list)
-        for trial in self._kept:
-            if trial.metric is not None:
-                self._by_metric[trial.metric].append(trial)
+        self.add(trials)
+
+    def add(self, trials: Iterable[TrialRecord]) -> None:
+        """Further trials, in the order of decision."""
+        for trial in trials:
+            if trial.kept:
+                self._kept.append(trial)
+                if trial.metric is not None:
+                    self._by_metric[trial.metric].append(trial)
 
     def of(self, trial: TrialRecord) -> TrialRecord | None:
         """The newest kept trial before ``trial`` with the metric that it had to beat; else the newest kept one."""
@@ -66,24 +73,52 @@ def _size(value: Value | None) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+class Tallying:
+    """The counts of one search, kept up to date as it goes on: a fold of its decided trials, which may be asked at any
+    time for any list of them and is quick when the list goes on where the last one ended."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self._folded: tuple[TrialRecord, ...] = ()
+        self._highest = -1
+        self._incumbents = Incumbents()
+        self._rows: dict[tuple[str, str], Tally] = {}
+
+    def of(self, trials: Sequence[TrialRecord]) -> tuple[Tally, ...]:
+        """Every parameter and direction among the decided trials, the most tried first."""
+        folded = len(self._folded)
+        new = trials[folded:]
+        if not self._goes_on(trials[:folded], new):
+            self._highest, self._incumbents, self._rows = -1, Incumbents(), {}
+            new = trials
+        self._incumbents.add(new)
+        for trial in new:
+            self._count(trial)
+        self._folded = tuple(trials)
+        return tuple(sorted(self._rows.values(), key=lambda row: (-row.tries, row.parameter, row.direction)))
+
+    def _goes_on(self, known: Sequence[TrialRecord], new: Sequence[TrialRecord]) -> bool:
+        """Whether ``new`` trials can be added to what was counted: not where one was kept that is older than a trial
+        which was counted already, because that one may have been a change of it."""
+        if len(known) < len(self._folded) or any(map(is_not, known, self._folded)):
+            return False
+        return not any(trial.kept and trial.number < self._highest for trial in new)
+
+    def _count(self, trial: TrialRecord) -> None:
+        self._highest = max(self._highest, trial.number)
+        if trial.kept is None:
+            return
+        gain: float | None = None
+        if trial.metric is not None and trial.incumbent_metric is not None:
+            gain = self._objective.gain(trial.incumbent_metric, trial.metric)
+        for name, direction in directions(trial, self._incumbents).items():
+            row = self._rows.get((name, direction)) or Tally(name, direction, 0, 0, 0, None)
+            self._rows[name, direction] = Tally(
+                *(name, direction, row.tries + 1, row.kept + trial.kept, row.without_metric + (trial.metric is None)),
+                max((known for known in (row.best_gain, gain) if known is not None), default=None),
+            )
+
+
 def tallies(trials: Sequence[TrialRecord], objective: Objective) -> tuple[Tally, ...]:
     """Every parameter and direction among the decided trials, the most tried first."""
-    found: defaultdict[tuple[str, str], list[TrialRecord]] = defaultdict(list)
-    incumbents = Incumbents(trials)
-    for trial in trials:
-        if trial.kept is not None:
-            for name, direction in directions(trial, incumbents).items():
-                found[name, direction].append(trial)
-    rows = [_tally(name, direction, members, objective) for (name, direction), members in found.items()]
-    return tuple(sorted(rows, key=lambda row: (-row.tries, row.parameter, row.direction)))
-
-
-def _tally(name: str, direction: str, members: Sequence[TrialRecord], objective: Objective) -> Tally:
-    gains = [
-        objective.gain(trial.incumbent_metric, trial.metric)
-        for trial in members
-        if trial.metric is not None and trial.incumbent_metric is not None
-    ]
-    kept = sum(trial.kept is True for trial in members)
-    lost = sum(trial.metric is None for trial in members)
-    return Tally(name, direction, len(members), kept, lost, max(gains, default=None))
+    return Tallying(objective).of(trials)

@@ -24,7 +24,7 @@ def lessons_prompt(search: Search, known: Sequence[Lesson], limit: int = 0) -> t
     state = search_state(search, Briefing({}, (), 0))
     decided = search.decided()
     incumbents, counts = Incumbents(decided), tallies(decided, search.run.task.objective)
-    moved = {trial.number: directions(trial, incumbents) for trial in (trial.record() for trial in search.trials)}
+    moved = {trial.number: directions(trial, incumbents) for trial in (trial.record for trial in search.trials)}
     complete = [{**shown, "directions": moved[shown["number"]]} for shown in state["trials"]]
 
     def build(detail: Detail) -> tuple[Message, ...]:

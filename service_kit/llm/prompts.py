@@ -97,14 +97,20 @@ DETAILS = (
 
 
 def fitting(
-    build: Callable[[Detail], Sequence[Message]], limit: int, details: Sequence[Detail] = DETAILS
+    build: Callable[[Detail], Sequence[Message]],
+    limit: int,
+    details: Sequence[Detail] = DETAILS,
+    least: Callable[[Detail], int] = lambda _: 0,
 ) -> tuple[Message, ...]:
     """The most detailed prompt of at most ``limit`` estimated tokens; 0 is no limit.
 
-    Raises :class:`LimitTooSmall` when even the shortest is longer.
+    ``least`` says of how many tokens a prompt would be at least, so that what cannot fit need not be built. Raises
+    :class:`LimitTooSmall` when even the shortest is longer.
     """
     tokens = 0
     for detail in details:
+        if limit and least(detail) > limit and detail is not details[-1]:
+            continue
         messages = tuple(build(detail))
         tokens = estimate_messages(messages)
         if not limit or tokens <= limit:

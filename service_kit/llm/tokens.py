@@ -26,6 +26,11 @@ def estimate(text: str) -> int:
     return math.ceil(plain * ASCII_CHARACTER + (len(text) - plain) * OTHER_CHARACTER)
 
 
+def at_least(characters: int) -> int:
+    """Tokens below which :func:`estimate` is for no text of so many characters."""
+    return math.floor(characters * ASCII_CHARACTER)
+
+
 def estimate_messages(messages: Sequence[Message]) -> int:
     """Tokens of a conversation, on the high side."""
     return sum(estimate(message.content) + MESSAGE for message in messages)

@@ -1,6 +1,7 @@
 """Every prompt, word for word. After a deliberate change: ``make prompts`` rewrites the files; read their diff."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,32 @@ def test_the_first_level_of_detail_that_fits_is_taken() -> None:
     assert fitting(build, 0) == tuple(build(Detail()))
     assert fitting(build, 50) == tuple(build(Detail(full=40)))
     assert fitting(build, 20) == tuple(build(Detail(full=10)))
+
+
+def test_what_cannot_fit_is_not_built_and_the_proposer_gets_the_same_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, briefing = inner_preview.example()
+    kept, discarded = search.trials
+    more = [replace(discarded, number=n, hypothesis="é" * (n % 50)) for n in range(2, 150)]
+    search = replace(search, trials=(kept, discarded, *more), decisions=tuple(range(150)))
+    limits = range(1_000, 16_000, 500)
+    built: list[int] = []
+    first = search_state.first
+    monkeypatch.setattr(search_state, "first", lambda files, *a: (built.append(1), first(files, *a))[1])
+
+    def prompts() -> list[object]:
+        found: list[object] = []
+        for limit in limits:
+            try:
+                found.append(search_state.proposer_prompt(search, briefing, limit))
+            except LimitTooSmall as error:
+                found.append(error.needed)
+        return found
+
+    sparing, few = prompts(), len(built)
+    monkeypatch.setattr(search_state, "at_least", lambda _: 0)
+    built.clear()
+    assert prompts() == sparing
+    assert few < len(built) / 2, (few, len(built))
 
 
 async def test_a_prompt_that_the_endpoint_finds_too_long_is_asked_again_at_half_its_length() -> None:
