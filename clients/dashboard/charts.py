@@ -6,8 +6,8 @@ number of points however long the run is. Tooltips are drawn, not HTML: no text 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from clients.dashboard.projection.curve import Point, best_line, marks, spread
@@ -34,10 +34,13 @@ MOMENT_LIMIT = 48
 """Most moments of each kind that a chart is sent: the newest ones."""
 _LINED = 12
 """Of these, the newest ones have a line through the chart, the others a handle at its upper edge only."""
+_SHORTEST = 5
+"""Trials that the axis has room for at least."""
 _FOOT, _HEAD = 0.14, 0.05
 """Shares of the range of metrics."""
 _LABELLED = 6
 """With more mechanisms than this, only the newest ones' lines carry a name."""
+_FONT = "Roboto, sans-serif"
 SERIES = 6
 """Colours for runs that are compared; further runs begin again."""
 
@@ -69,8 +72,8 @@ def best_so_far(
         return float(f"{at / divisor:.6g}") if seconds else number
 
     low, high = spread(points, baseline, maximize=maximize) or (0.0, 1.0)
-    line = [[x(p.number, p.seconds), _rounded(p.best)] for p in best_line(points) if p.best is not None]
-    series = [_line(line, baseline, moments, x)]
+    line = [(x(p.number, p.seconds), p.best) for p in best_line(points) if p.best is not None]
+    series = [_line(_forward(line), baseline, moments, x)]
     sample = marks(points)
     for kind, (symbol, size) in _SYMBOLS.items():
         rows: list[list[float | None]] = []
@@ -83,6 +86,10 @@ def best_so_far(
     # Room at the foot for what has no metric, at the head for the handles of the moments.
     foot = _FOOT if any(point.metric is None for point in points) else 0.0
     options = _frame(unit if seconds else "trial", low - foot * (high - low), high + _HEAD * (high - low))
+    if not seconds:
+        options["xAxis"]["max"] = max(
+            (_SHORTEST, *(point.number + 1 for point in points), *(moment.after + 1 for moment in moments))
+        )
     options["series"] = series
     return options
 
@@ -130,11 +137,10 @@ def comparison(runs: Sequence[tuple[str, Sequence[Point], bool]], *, seconds: bo
         first = line[0][1] if line else 0.0
         sign = 1 if maximize else -1
         data = [
-            [point.seconds / divisor if seconds else point.number, sign * (best - first) if relative else best]
+            (point.seconds / divisor if seconds else point.number, sign * (best - first) if relative else best)
             for point, best in line
         ]
-        rounded = [[_rounded(x), _rounded(y)] for x, y in data]
-        series.append(_best(title, rounded, f"var(--series-{place % SERIES + 1})"))
+        series.append(_best(title, _forward(data), f"var(--series-{place % SERIES + 1})"))
     values = [value for one in series for _, value in one["data"]]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.01 * (abs(high) or 1.0)
@@ -157,7 +163,7 @@ def _frame(x_name: str, low: float, high: float) -> Options:
     edges = {"showMinLabel": False, "showMaxLabel": False}
     return {
         "animation": False,
-        "textStyle": {"fontFamily": "inherit"},
+        "textStyle": {"fontFamily": _FONT},
         "grid": {"left": 52, "right": 16, "top": 20, "bottom": 42},
         "tooltip": {
             "trigger": "item",
@@ -165,7 +171,7 @@ def _frame(x_name: str, low: float, high: float) -> Options:
             "confine": True,
             "backgroundColor": "var(--surface)",
             "borderColor": "var(--line-strong)",
-            "textStyle": {"color": "var(--ink)", "fontSize": 12},
+            "textStyle": {"color": "var(--ink)", "fontSize": 12, "fontFamily": _FONT},
         },
         "xAxis": axis
         | {
@@ -198,6 +204,12 @@ def _best(name: str, data: list[list[float | None]], colour: str) -> Options:
         "emphasis": {"disabled": True},
         "z": 3,
     }
+
+
+def _forward(line: Sequence[tuple[float, float]]) -> list[list[float | None]]:
+    """The corners of a line that never goes back: trials that run at the same time are decided in any order."""
+    furthest = itertools.accumulate((x for x, _ in line), max)
+    return [[_rounded(x), _rounded(y)] for x, (_, y) in zip(furthest, line, strict=True)]
 
 
 def _line(line: list[list[float | None]], baseline: float | None, moments: Sequence[Moment], x: Any) -> Options:
@@ -234,12 +246,14 @@ def _line(line: list[list[float | None]], baseline: float | None, moments: Seque
                     "position": "insideEndTop",
                     "rotate": 90,
                     "formatter": _short(moment.title.removeprefix("installed ")),
+                    "backgroundColor": "var(--surface)",
+                    "padding": [1, 3],
                     "color": _MOMENT_COLOURS[moment.kind],
                     "fontSize": 11,
                 },
             }
         )
-    series["markLine"] = {"silent": True, "symbol": "none", "animation": False, "data": lines}
+    series["markLine"] = {"silent": True, "symbol": "none", "animation": False, "precision": 10, "data": lines}
     return series
 
 
@@ -312,7 +326,9 @@ def _bounded(moments: Sequence[Moment], limit: int = MOMENT_LIMIT) -> list[Momen
     for kind in _MOMENTS:
         own = [moment for moment in moments if moment.kind == kind]
         own = [
-            one for one, following in pairwise([*own, None]) if one and not (following and one.after == following.after)
+            one
+            for one, following in itertools.pairwise([*own, None])
+            if one and not (following and one.after == following.after)
         ]
         chosen += own[-limit:]
     return sorted(chosen, key=lambda moment: moment.after)

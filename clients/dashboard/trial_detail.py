@@ -29,7 +29,8 @@ def trial_detail(run_id: str, view: RunView, number: int) -> None:
         text("p", trial.hypothesis, "prose")
     if trial.message:
         failed = trial.outcome not in (common_pb2.OUTCOME_UNSPECIFIED, common_pb2.OUTCOME_SUCCEEDED)
-        _section("Why it failed" if failed else "Decision")
+        refused = trial.state == trace_pb2.TRIAL_STATE_REJECTED
+        _section("Why it failed" if failed else "Why it was refused" if refused else "Decision")
         text("pre" if failed else "p", trial.message, "prose")
         if failed and (said := view.complaints.get(number, "")) and said not in trial.message:
             text("pre", said, "prose")

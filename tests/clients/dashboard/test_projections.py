@@ -245,6 +245,15 @@ def test_a_chart_keeps_its_series_and_draws_tooltips_instead_of_parsing_them(vie
     assert len(by_name["level 2"]) >= 1
 
 
+def test_a_line_never_goes_back_where_trials_are_decided_out_of_order() -> None:
+    points = [Point(0, 5, "baseline", 2.0, 2.0), Point(2, 9, "kept", 1.5, 1.5), Point(1, 9, "discarded", 1.9, 1.5)]
+    options = charts.best_so_far(points, [], 2.0, maximize=False, metric="loss")
+    assert options["series"][0]["data"] == [[0, 2.0], [2, 1.5], [2, 1.5]]
+    compared = charts.comparison([("run", points, False)], seconds=False, relative=False)
+    assert compared["series"][0]["data"] == [[0, 2.0], [2, 1.5], [2, 1.5]]
+    assert options["series"][0]["markLine"]["data"][0]["yAxis"] == 2.0
+
+
 def test_a_hopeless_trial_is_drawn_on_the_edge_with_its_real_metric() -> None:
     points = [Point(n, n, "discarded", 2.0 + 0.01 * (n % 5), 2.0) for n in range(40)]
     points.append(Point(40, 40, "discarded", 9000.0, 2.0))
