@@ -17,9 +17,10 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 
 from clients.addresses import ServiceAddress
+from service_kit.addresses import parse_address
 from service_kit.errors import RemoteError
 from service_kit.security.channels import ChannelSecurity, open_channel
-from service_kit.server import MESSAGE_LIMITS, parse_address
+from service_kit.server import MESSAGE_LIMITS
 from service_kit.status import remote_error
 
 DEADLINE = 15.0

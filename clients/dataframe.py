@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from bilevel.v1 import trace_pb2
 
 from clients import wording
-from clients.extras import optional
 from clients.history import RunHistory
+from service_kit.extras import optional
 from service_kit.translate import configuration_from_proto
 
 if TYPE_CHECKING:

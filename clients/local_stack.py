@@ -210,6 +210,7 @@ class LocalStack:
         paths = PathSettings.load()
         # Said outright, so that the services look where this process does.
         environment |= {"BILEVEL_HOME": str(paths.home), "BILEVEL_CACHE": str(paths.cache), "PYTHONUNBUFFERED": "1"}
+        environment |= {name: value for name, value in os.environ.items() if name.startswith("OTEL_")}
         environment["BILEVEL_PATIENCE"] = os.environ.get("BILEVEL_PATIENCE") or _PATIENCE
         if self.scripted and "OPENAI_API_KEY" in variables and "researcher" in self._services:
             environment["OPENAI_BASE_URL"] = f"http://{self.address('researcher')}/v1"

@@ -14,7 +14,7 @@ from bilevel.v1 import trace_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from clients import wording
-from clients.extras import optional
+from service_kit.extras import optional
 from service_kit.parameters import value_to_json
 from service_kit.translate import configuration_from_proto
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from bilevel.v1 import common_pb2, trace_pb2
 
 from clients import wording
-from clients.extras import optional
 from service_kit.errors import InvalidArgument
+from service_kit.extras import optional
 from service_kit.parameters import Kind, Parameter, ParameterSpace, Scale, Value, value_to_json
 from service_kit.translate import configuration_from_proto, space_from_proto
 

@@ -21,9 +21,9 @@ from typing import Any
 import structlog
 import uvicorn
 
+from service_kit.addresses import parse_address
 from service_kit.errors import ServiceError
 from service_kit.security.tls import ServerTls
-from service_kit.server import parse_address
 
 MOST_CONNECTIONS = 1024
 """Connections that are served at the same time; more are answered 503."""

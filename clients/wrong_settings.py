@@ -11,6 +11,7 @@ from service_kit.llm.prices import Prices
 from service_kit.patience import PatienceSettings
 from service_kit.security.quota import Quota
 from service_kit.settings import ClientNetworkSettings, ModelSettings, PathSettings, ServerNetworkSettings
+from service_kit.telemetry.serving import MetricsSettings
 
 _CHECKS: tuple[Callable[[], object], ...] = (
     lambda: Prices.of(ModelSettings.load()),
@@ -18,6 +19,7 @@ _CHECKS: tuple[Callable[[], object], ...] = (
     PatienceSettings.load,
     ServerNetworkSettings.load,
     Quota.load,
+    MetricsSettings.load,
     ClientNetworkSettings.load,
     DoorSettings.load,
     logs.chosen_level,

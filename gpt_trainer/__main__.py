@@ -24,11 +24,11 @@ from gpt_trainer.printing import end_progress, preset_lines, print_lines, say, s
 from gpt_trainer.shards import DEFAULT_SHARDS, download_shards
 from gpt_trainer.text_files import SPLITS
 from gpt_trainer.trial import Progress, TrialRequest, code_identity, plan, result_lines
+from service_kit.addresses import parse_address
 from service_kit.complaint import complain
 from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
 from service_kit.exit_codes import ExitCode
 from service_kit.parameters import Outcome, Split, Value, parse_value
-from service_kit.server import parse_address
 from service_kit.settings import PathSettings
 from service_kit.settings_file import apply_config_file
 

@@ -5,10 +5,11 @@ events, one JSON object a line:
 
     {"event": "ready", "hardware": ..., "precision": ..., "on_cpu": true}
     {"event": "progress", ...fields of trial.Progress}
-    {"event": "result", "result": {...fields of trial.TrialResult}, "retire": false}
+    {"event": "result", "result": {...fields of trial.TrialResult}, "retire": false, "span": [...], "pid": ...}
 
-``retire`` asks the parent for a fresh process: after refused memory, a bug or growth. The parent kills the process
-to cancel a trial; there is nothing to clean up.
+A request's ``context`` names what the trial belongs to, on every line of the log; ``span`` is when its work began and
+ended, in nanoseconds since 1970, for the parent's trace. ``retire`` asks the parent for a fresh process: after refused
+memory, a bug or growth. The parent kills the process to cancel a trial; there is nothing to clean up.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import os
 import resource
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -57,13 +59,14 @@ def main(argument: str) -> None:
     _send(events, {"event": "ready", **ready})
     held_after_first: float | None = None
     for line in sys.stdin:
-        data = json.loads(line)
+        data, began = json.loads(line), time.time_ns()
         with context.bound(**data["context"]):
             result, broken = _attempt(preset, dataset, device, TrialRequest.from_json(data), events)
         held = _resident_mb()
         held_after_first = held if held_after_first is None else held_after_first
         retire = broken or result.outcome is Outcome.OUT_OF_MEMORY or held > held_after_first + settings["growth_mb"]
-        _send(events, {"event": "result", "result": asdict(result), "retire": retire})
+        took = {"span": [began, time.time_ns()], "pid": os.getpid()}
+        _send(events, {"event": "result", "result": asdict(result), "retire": retire, **took})
 
 
 def _attempt(

@@ -26,6 +26,7 @@ from service_kit.errors import Exhausted, ServiceError
 from service_kit.memory import out_of_memory_kills
 from service_kit.parameters import Outcome
 from service_kit.processes import ProcessGroup, clean_environment, spawn
+from service_kit.telemetry import tracing
 
 START_LIMIT = 300.0
 """Seconds after which a worker that is not ready is given up; preparing a large corpus is part of it."""
@@ -124,7 +125,7 @@ class Worker:
     async def send(self, request: TrialRequest) -> None:
         """Begin a trial; its events follow from :meth:`read`."""
         assert self._group.stdin is not None
-        line = {**request.to_json(), "context": context.current()}
+        line = {**request.to_json(), "context": {**context.current(), **tracing.for_logs()}}
         self._group.stdin.write(json.dumps(line).encode() + b"\n")
         with contextlib.suppress(ConnectionError):  # a dead process shows in read(), with its exit code
             await self._group.stdin.drain()
@@ -212,6 +213,8 @@ class WorkerPool:
                         yield Progress(**event)
                         continue
                     reusable = not event["retire"]
+                    began, ended = event["span"]
+                    tracing.measured("train", began, ended, {"process.pid": event["pid"]})
                     yield TrialResult.from_json(event["result"])
                     return
             except TimeoutError:

@@ -11,8 +11,9 @@ from inner_service.options import Options
 from inner_service.task_address import TaskAddress, from_entries, from_file
 from mechanisms.sandbox.limits import SandboxPolicy
 from service_kit import logs
+from service_kit.addresses import parse_address
 from service_kit.errors import InvalidArgument
-from service_kit.server import ServerSettings, parse_address, run
+from service_kit.server import ServerSettings, run
 from service_kit.settings import ModelSettings, PathSettings
 
 TASKS_VARIABLE = "BILEVEL_TASKS"

@@ -23,6 +23,7 @@ from service_kit import context
 from service_kit.errors import ServiceError, StorageFailed
 from service_kit.leases import LeaseLost
 from service_kit.parameters import Outcome
+from service_kit.telemetry import tracing
 
 FAILED_PROPOSALS = 5
 """So many in a row pause the run."""
@@ -73,7 +74,8 @@ class Driver:
         self._take_off(search)
         if landed := self._decidable(search):
             for trial in best_first(search, landed):
-                with context.bound(trial=f"{search.run.name}/trials/{trial.number}"):
+                name = f"{search.run.name}/trials/{trial.number}"
+                with context.bound(trial=name), tracing.trial(name, "decide"):
                     await self._loop.accept(trial.number)
         elif (count := self._wanted(search)) > 0:
             await self._propose(count)

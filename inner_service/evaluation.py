@@ -17,6 +17,7 @@ from inner_service.task import EvaluationProgress, EvaluationResult, Misbehaviou
 from inner_service.tasks import Task, TaskBusy
 from service_kit.errors import ServiceError, Unavailable
 from service_kit.parameters import Configuration, Outcome, Split
+from service_kit.telemetry import metrics
 
 PROGRESS_SECONDS = 0.5
 """Progress is passed on at most this often."""
@@ -73,14 +74,16 @@ async def evaluate(
     pause, began = _FIRST_PAUSE, time.monotonic()
     while True:
         try:
-            return await _attempt(
-                *(task, configuration, seed, hard_limit, fraction, split, label),
-                *(on_progress, on_misbehaviour, needed),
-            )
+            with metrics.EVALUATIONS.counting():
+                return await _attempt(
+                    *(task, configuration, seed, hard_limit, fraction, split, label),
+                    *(on_progress, on_misbehaviour, needed),
+                )
         except TaskBusy:
             if time.monotonic() - began > BUSY_HARD_LIMITS * hard_limit.total_seconds():
                 raise _never_free(task, hard_limit) from None
-            await asyncio.sleep(pause)
+            with metrics.WAITING.counting():
+                await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 

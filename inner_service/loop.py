@@ -23,6 +23,7 @@ from service_kit import context
 from service_kit.errors import Exhausted, NotFound, ServiceError, WrongState
 from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Split
+from service_kit.telemetry import tracing
 
 
 class NoiseUnknown(ServiceError):
@@ -67,7 +68,8 @@ class Loop:
                 return [await self._propose_baseline(search)]
             places = self._places_left(search)
             await self._know_noise(search)
-            return await self.proposer.propose(min(count, places))
+            with tracing.trial(self._name(len(search.trials)), "propose"):
+                return await self.proposer.propose(min(count, places))
 
     async def propose_own(self, changes: Values, hypothesis: str) -> list[Trial]:
         """The client's own candidate as a trial. Raises InvalidConfiguration and like :meth:`propose`."""
@@ -93,7 +95,7 @@ class Loop:
             raise WrongState("trial", self._name(number), state, "evaluate", ("proposed",))
         self._evaluating.add(number)
         try:
-            with context.bound(trial=self._name(number)):
+            with context.bound(trial=self._name(number)), tracing.trial(self._name(number), "evaluate"):
                 return await self._evaluation.evaluate(number)
         finally:
             self._evaluating.discard(number)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -17,6 +17,7 @@ from inner_service.run import Search
 from inner_service.trace import Event, HooksCounted, MechanismHookCounts, MechanismsConflicted, MechanismSuspended
 from mechanisms.interface import Candidate, Hook, SearchView, TrialRecord
 from mechanisms.sandbox.host import FailureKind, MechanismFailure, MechanismProcess
+from service_kit.telemetry import metrics, tracing
 
 T = TypeVar("T")
 Commit = Callable[[Callable[[Search], Sequence[Event]]], Awaitable[object]]
@@ -57,12 +58,18 @@ class _Timed:
         self._member, self._hook = member, hook
 
     def __enter__(self) -> None:
+        hook = self._hook.value
+        self._span = tracing.span(f"mechanism {hook}", {"bilevel.mechanism": self._member.name, "bilevel.hook": hook})
+        self._span.__enter__()
         self._started = time.perf_counter()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         calls, seconds = self._member.calls.get(self._hook, (0, 0.0))
         spent = time.perf_counter() - self._started
         self._member.calls[self._hook] = (calls + 1, seconds + spent)
+        metrics.HOOK_CALLS.add(hook=self._hook.value)
+        metrics.HOOK_SECONDS.add(spent, hook=self._hook.value)
+        self._span.__exit__(*error)
 
 
 class MechanismSet:
@@ -226,6 +233,7 @@ class MechanismSet:
             return
         self._members.remove(member)
         await member.process.close()
+        metrics.HOOK_FAILURES.add(hook=failure.hook.value, kind=failure.kind.value)
         log.warning("mechanism suspended", mechanism=member.name, reason=str(failure))
         await self._count([member])
         await self._commit(lambda search: suspension(search, member.name, failure))

@@ -57,6 +57,7 @@ from service_kit.llm.client import LanguageModel
 from service_kit.parameters import Outcome
 from service_kit.patience import AvailabilityChanged, Waiting
 from service_kit.security.quota import NO_LIMIT, Quota
+from service_kit.telemetry import metrics, tracing
 
 BY_HAND = (RunState.CREATED, RunState.PAUSED)
 """States in which a client may drive a run."""
@@ -215,7 +216,8 @@ class Runs:
         """Decide by hand."""
         require(await self.store.search(run_id), "accept a trial of", *BY_HAND)
         try:
-            return await asyncio.shield((await self._loop(run_id)).accept(number))
+            with tracing.trial(f"{stream_of(run_id)}/trials/{number}", "decide"):
+                return await asyncio.shield((await self._loop(run_id)).accept(number))
         except IllegalEvent:
             name = f"{stream_of(run_id)}/trials/{number}"
             raise Conflict("trial", name, "another service decided it at the same time") from None
@@ -313,7 +315,8 @@ class Runs:
         try:
             async with self.store.leases.working(stream_of(run_id)) as taken:
                 if taken:
-                    await self._go_on(run_id)
+                    with metrics.RUNS_DRIVEN.counting():
+                        await self._go_on(run_id)
         except LeaseLost:
             log.info("another service goes on with the run, or it was cancelled")
             await self._retire(run_id)

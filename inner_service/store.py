@@ -183,7 +183,7 @@ class Store:
                     before = await self._current(run_id)
                     for earlier in unsure:
                         if await self._happened(earlier):
-                            chronicle.tell(run_id, earlier.events)
+                            chronicle.tell(before, earlier.events)
                             return earlier.commit(before)
                     attempt = _Attempt(run_id, before, tuple(decide(before)))
                     if not attempt.events:
@@ -200,7 +200,7 @@ class Store:
                     await asyncio.sleep(0.2)
                 else:
                     self._remember(attempt.after)
-                    chronicle.tell(run_id, attempt.events)
+                    chronicle.tell(attempt.after, attempt.events)
                     return attempt.commit(attempt.after)
 
     def _attempt(self, connection: Connection, attempt: _Attempt, encoded: Sequence[NewEvent], revoke: bool) -> None:

@@ -15,10 +15,10 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from service_kit.addresses import is_loopback, parse_address
 from service_kit.errors import InvalidArgument, ServiceError, Violation
 from service_kit.security.channels import ChannelSecurity
 from service_kit.security.tls import ClientTls
-from service_kit.server import is_loopback, parse_address
 
 TASK_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\]):([1-9][0-9]{0,4})")

@@ -18,12 +18,13 @@ from outer_service.service import NAME, OuterLoopServicer
 from outer_service.store import Store
 from outer_service.supervisor import Supervisor
 from service_kit import logs
+from service_kit.addresses import parse_address
 from service_kit.llm.cassette import Cassette
 from service_kit.llm.client import LanguageModel
 from service_kit.patience import PatienceSettings
 from service_kit.security.channels import ChannelSecurity
 from service_kit.security.quota import Quota
-from service_kit.server import ServerSettings, parse_address, run, serve
+from service_kit.server import ServerSettings, run, serve
 from service_kit.settings import ModelSettings, PathSettings
 
 log = structlog.get_logger("outer_service")

@@ -33,6 +33,7 @@ from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
 from service_kit.llm.failures import ModelError
 from service_kit.patience import AvailabilityChanged, Tell, Waiting
+from service_kit.telemetry import tracing
 
 LIBRARY_READ = 500
 """Newest entries of the library among which a session's offers are chosen."""
@@ -68,7 +69,10 @@ class Cycles:
         cycle = campaign.cycle
         assert cycle is not None
         waiting = Waiting(None, self._teller(campaign.id))
-        ended = await waiting.out(f"the inner loop at {self._inner.address}", lambda: self._work(campaign.id), is_away)
+        with tracing.span("cycle", {"bilevel.campaign": campaign.name, "bilevel.cycle": cycle.number}):
+            ended = await waiting.out(
+                f"the inner loop at {self._inner.address}", lambda: self._work(campaign.id), is_away
+            )
         log.info("cycle finished", cycle=cycle.number, error=ended.error)
         campaign = await self._store.campaign(campaign.id)
         if campaign.policy.after_failures is AfterFailures.PAUSE_RUN and (given_up := _given_up(campaign, ended)):

@@ -22,6 +22,7 @@ from service_kit import context
 from service_kit.errors import RemoteError, StorageFailed, WrongState
 from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
+from service_kit.telemetry import metrics
 
 _NEWS = frozenset(("checkpoint_reached", "run_state_changed", "trial_decided"))
 
@@ -144,7 +145,8 @@ class Supervisor:
         try:
             async with self._store.leases.working(name) as taken:
                 if taken:
-                    await self._over_failures(campaign_id)
+                    with metrics.CAMPAIGNS.counting():
+                        await self._over_failures(campaign_id)
                     self._over.add(campaign_id)
         except LeaseLost:
             log.info("another service goes on with the campaign, or it was cancelled")

@@ -1,5 +1,5 @@
 """What every call to a server leaves behind: its ids on all lines of the log below it, a line of its own, its id in the
-answer's trailers (``x-request-id``), its numbers in the metrics."""
+answer's trailers (``x-request-id``), its numbers in the metrics, and a span in its caller's trace."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from service_kit import context as ids
 from service_kit.security.auth import caller_name
 from service_kit.security.roles import METHODS, OPEN, Role
 from service_kit.status import Behaviour, behaviour_of, with_behaviour
+from service_kit.telemetry import metrics, tracing
+
+Metadata = tuple[tuple[str, Any], ...]
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
@@ -36,14 +39,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method in OPEN:
             return handler
-        return with_behaviour(handler, _followed(behaviour_of(handler), method))
+        metadata = tuple(handler_call_details.invocation_metadata or ())
+        return with_behaviour(handler, _followed(behaviour_of(handler), method, metadata))
 
 
-def _followed(inner: Behaviour, method: str) -> Behaviour:
+def _followed(inner: Behaviour, method: str, metadata: Metadata) -> Behaviour:
     if inspect.isasyncgenfunction(inner):
 
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
-            with _call(method, request, context):
+            with _call(method, metadata, request, context):
                 async with contextlib.aclosing(inner(request, context)) as responses:
                     async for response in responses:
                         yield response
@@ -51,19 +55,20 @@ def _followed(inner: Behaviour, method: str) -> Behaviour:
         return stream
 
     async def call(request: Any, context: Any) -> Any:
-        with _call(method, request, context):
+        with _call(method, metadata, request, context):
             return await inner(request, context)
 
     return call
 
 
 @contextlib.contextmanager
-def _call(method: str, request: Any, context: Any) -> Iterator[None]:
+def _call(method: str, metadata: Metadata, request: Any, context: Any) -> Iterator[None]:
     ids.bind(ids.named_in(request))
     context.set_trailing_metadata(((ids.HEADERS[ids.REQUEST], ids.current()[ids.REQUEST]),))
     started, code = time.perf_counter(), grpc.StatusCode.CANCELLED.name
     try:
-        yield
+        with tracing.answering(method, metadata), metrics.RPCS_RUNNING.counting(method=method):
+            yield
         code = _name(context.code())
     except grpc.aio.AbortError:
         code = _name(context.code())
@@ -78,6 +83,8 @@ def _name(code: Any) -> str:
 
 
 def _report(method: str, code: str, seconds: float) -> None:
+    metrics.RPCS.add(method=method, code=code)
+    metrics.RPC_SECONDS.observe(seconds, method=method)
     # Whoever looks asks often; what is changed is worth a line.
     say = log.debug if METHODS.get(method, Role.READ) is Role.READ else log.info
     by = {"caller": name} if (name := caller_name()) else {}

@@ -34,6 +34,7 @@ from service_kit.damage import read_json
 from service_kit.engines import DatabaseEngine, PostgresEngine, SqliteEngine, Transaction
 from service_kit.errors import InvalidArgument, ServiceError, StorageFailed
 from service_kit.migrations import Schema, WrongRevision
+from service_kit.telemetry import metrics
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -162,7 +163,7 @@ class Database:
             with self._hooked(connection, hooks), connection.begin():
                 return work(connection, *args, **kwargs)
 
-        async with self._one_writer:
+        async with self._writing():
             with _failures("written"):
                 done = await self._engine.run(whole, writing=True)
         for hook in hooks:
@@ -173,7 +174,7 @@ class Database:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A writing transaction of several steps: committed at the end of the block, rolled back when that raises."""
         hooks: list[Callable[[], None]] = []
-        async with self._one_writer:
+        async with self._writing():
             with _failures("written"):
                 async with self._engine.connect(writing=True) as transaction:
                     with self._hooked(await transaction.run_sync(_begun), hooks):
@@ -181,6 +182,13 @@ class Database:
                         await transaction.run_sync(Connection.commit)
         for hook in hooks:
             hook()
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[None]:
+        """The turn of one writer; how long it takes is measured with the waiting."""
+        with metrics.STORE_SECONDS.timing():
+            async with self._one_writer:
+                yield
 
     def alone(self, connection: Connection, table: Table) -> None:
         """Let nobody else write to ``table`` before the connection's transaction ends."""

@@ -23,6 +23,7 @@ from sqlalchemy import JSON, BigInteger, Column, Connection, MetaData, String, T
 from service_kit.damage import Unfoldable, in_one_line
 from service_kit.database import Database, Moment
 from service_kit.engines import Transaction
+from service_kit.telemetry import metrics
 
 WATCHED_AT_ONCE = 32
 """Events that a watch holds in memory: a trace's events carry whole prompts, and a hundred watchers may stand still."""
@@ -258,6 +259,7 @@ class EventLog:
         watched.watchers.add(appended)
         loop = asyncio.get_running_loop()
         idle_at, behind = loop.time() + heartbeat, True
+        metrics.WATCHERS.add(1)
         try:
             while True:
                 appended.clear()  # before looking, so that an append in between is not missed
@@ -282,6 +284,7 @@ class EventLog:
                     yield Idle(after)
                     idle_at = loop.time() + heartbeat
         finally:
+            metrics.WATCHERS.add(-1)
             watched.watchers.discard(appended)
             if not watched.watchers and self._watched.get(stream) is watched:
                 del self._watched[stream]

@@ -24,6 +24,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from service_kit.database import Database
 from service_kit.errors import ServiceError, StorageFailed
+from service_kit.telemetry import metrics
 
 LEASE_SECONDS = 10.0
 """How long work rests when its owner has died, unless BILEVEL_LEASE_SECONDS says otherwise."""
@@ -96,11 +97,13 @@ class Leases:
         taken = bool(await self._database.write(statement))
         if taken:
             self._held.add(name)
+            metrics.LEASES.set(len(self._held))
         return taken
 
     async def release(self, name: str) -> None:
         """Give a lease back; one that is another's stays."""
         self._held.discard(name)
+        metrics.LEASES.set(len(self._held))
         mine = (_leases.c.name == name) & (_leases.c.owner == self.owner)
         await self._database.write(delete(_leases).where(mine).returning(_leases.c.name))
 
@@ -112,6 +115,7 @@ class Leases:
         renewed = update(_leases).where(_leases.c.owner == self.owner).values(until=_Now() + self.seconds)
         lost = expected - {row.name for row in await self._database.write(renewed.returning(_leases.c.name))}
         self._held -= lost
+        metrics.LEASES.set(len(self._held))
         return lost
 
     async def of_others(self, name: str = "") -> frozenset[str]:

@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 
 from service_kit.errors import InvalidArgument
+from service_kit.telemetry import tracing
 
 REDACTED = "[redacted]"
 _SECRET_NAME = re.compile(r"key|token|secret|password|credential|authorization", re.IGNORECASE)
@@ -35,7 +36,7 @@ def configure(service: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        lambda _logger, _method, event: {"service": service, **event},
+        lambda _logger, _method, event: {"service": service, **tracing.for_logs(), **event},
     ]
     structlog.configure(
         processors=[

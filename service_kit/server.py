@@ -8,7 +8,6 @@ calls get ``grace`` seconds. A second signal ends them at once.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import signal
 import socket
@@ -24,9 +23,10 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from service_kit.addresses import is_loopback, parse_address
 from service_kit.calls import CallInterceptor
 from service_kit.complaint import complain
-from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
+from service_kit.errors import InvalidConfiguration, ServiceError
 from service_kit.exit_codes import ExitCode
 from service_kit.security.auth import AuthInterceptor
 from service_kit.security.limits import MAX_STREAMS, StreamLimit
@@ -35,6 +35,8 @@ from service_kit.security.tokens import Tokens
 from service_kit.settings import ServerNetworkSettings
 from service_kit.settings_file import apply_config_file
 from service_kit.status import ErrorInterceptor
+from service_kit.telemetry import tracing
+from service_kit.telemetry.serving import MetricsSettings, exposed
 
 MESSAGE_BYTES = 16 * 2**20
 """Largest message that a server takes or sends."""
@@ -139,6 +141,23 @@ async def serving(
     ``on_stop`` runs after the last call has ended, whatever happened before.
     Raises :class:`ServiceError` when the address cannot be bound and :class:`InvalidArgument` for a bad ``listen``.
     """
+    async with (
+        exposed(MetricsSettings.load()),
+        tracing.exported(name),
+        _serving(register, settings, name, draining or asyncio.Event(), hurry, on_stop) as address,
+    ):
+        yield address
+
+
+@asynccontextmanager
+async def _serving(
+    register: Register,
+    settings: ServerSettings,
+    name: str,
+    draining: asyncio.Event,
+    hurry: asyncio.Event | None,
+    on_stop: Callable[[], Awaitable[None]] | None,
+) -> AsyncIterator[str]:
     tokens = [AuthInterceptor(Tokens(settings.tokens))] if settings.tokens is not None else []
     server = grpc.aio.server(
         interceptors=[CallInterceptor(), ErrorInterceptor(), *tokens, StreamLimit(settings.max_streams)],
@@ -159,7 +178,7 @@ async def serving(
         try:
             yield address
         finally:
-            (draining or asyncio.Event()).set()
+            draining.set()
             log.info("draining", name=name, grace_seconds=settings.grace)
             await healthy.enter_graceful_shutdown()
             if settings.address_file is not None:
@@ -210,23 +229,6 @@ def _bind(server: grpc.aio.Server, settings: ServerSettings) -> str:
     if port is None:
         return host
     return f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
-
-
-def parse_address(text: str, field: str = "listen") -> tuple[str, int]:
-    """HOST:PORT or [IPV6]:PORT as host and port. Raises :class:`InvalidArgument` naming ``field``."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not host or not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InvalidArgument.of(field, f"must be HOST:PORT with a port from 0 to 65535; got {text!r}")
-    return host, int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` is only reachable from this machine. A name other than localhost counts as reachable."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _try_bind(host: str, port: int) -> None:

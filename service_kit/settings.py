@@ -25,6 +25,8 @@ BILEVEL_PATIENCE         900                                        seconds to w
 BILEVEL_LEASE_SECONDS    10                                         seconds until another service takes over, 1 to 3600
 BILEVEL_LOG_FORMAT       console on a terminal, else json           console or json
 BILEVEL_LOG_LEVEL        info                                       debug, info, warning or error
+BILEVEL_METRICS          (none: no metrics)                         HOST:PORT where a service exposes its metrics
+BILEVEL_METRICS_INSECURE 0                                          1 allows an address that other machines reach
 BILEVEL_INNER            127.0.0.1:7402                             where commands find the inner service
 BILEVEL_OUTER            127.0.0.1:7403                             where commands find the outer service
 BILEVEL_TASKS            (none)                                     tasks of the inner service: NAME=HOST:PORT, ...
@@ -273,6 +275,8 @@ KNOWN_VARIABLES = frozenset(
         "BILEVEL_LOG_LEVEL",
         "BILEVEL_MAX_ACTIVE_RUNS",
         "BILEVEL_MAX_STORED_RUNS",
+        "BILEVEL_METRICS",
+        "BILEVEL_METRICS_INSECURE",
         "BILEVEL_PATIENCE",
         "BILEVEL_TASKS",
         "BILEVEL_TASKS_FILE",

@@ -9,9 +9,9 @@ from typing import Any
 
 from clients.ablation.design import GROUPS
 from clients.ablation.results import Results
-from clients.extras import optional
 from clients.report.chart import best_so_far
 from clients.report.record import RunRecord
+from service_kit.extras import optional
 
 _LOOKS: Mapping[str, tuple[str, float, Any]] = {
     "A": ("#8a8f98", 4.4, "solid"),

@@ -10,12 +10,12 @@ import structlog
 from clients.dashboard.door.guard import Guard
 from clients.dashboard.door.headers import give_scripts_their_nonce
 from clients.dashboard.door.settings import DoorSettings
-from clients.extras import optional
 from clients.web_server import WebSettings, serve_web
+from service_kit.addresses import is_loopback, parse_address
 from service_kit.errors import ServiceError
+from service_kit.extras import optional
 from service_kit.security.channels import ChannelSecurity
 from service_kit.security.tls import ServerTls
-from service_kit.server import is_loopback, parse_address
 from service_kit.settings import ServerNetworkSettings
 
 log = structlog.get_logger("clients.dashboard")

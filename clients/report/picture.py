@@ -8,9 +8,9 @@ from typing import Any
 
 from bilevel.v1 import common_pb2, trace_pb2
 
-from clients.extras import optional
 from clients.report.chart import best_so_far, metric_range
 from clients.report.record import RunRecord
+from service_kit.extras import optional
 
 _COLOURS = ("#8a8f98", "#0f766e", "#b45309", "#6d4fb3", "#3b6fb6")
 _CONFIGURATION, _MECHANISM = "#3b6fb6", "#b45309"

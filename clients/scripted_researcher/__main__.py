@@ -7,10 +7,11 @@ from pathlib import Path
 
 import structlog
 
-from clients.extras import optional
 from service_kit import logs
+from service_kit.addresses import is_loopback, parse_address
 from service_kit.errors import ServiceError
-from service_kit.server import is_loopback, parse_address, run
+from service_kit.extras import optional
+from service_kit.server import run
 
 log = structlog.get_logger("clients.scripted_researcher")
 

@@ -22,6 +22,7 @@ from service_kit.llm.tokens import estimate, estimate_messages
 from service_kit.llm.usage import Usage
 from service_kit.patience import Patient
 from service_kit.settings import ModelSettings
+from service_kit.telemetry import metrics, tracing
 
 PURPOSE_HEADER = "X-Bilevel-Purpose"
 """Tells the endpoint what a call is for, so that a server can label, route or account for it."""
@@ -112,7 +113,23 @@ class LanguageModel(Patient):
         as long as this client is patient. Each attempt sets aside what it may use in the
         ``budget``. Raises :class:`ModelError` with the failure's kind, the usage so far and the messages.
         """
-        budget, started = budget or Budget(), time.monotonic()
+        with tracing.span(f"model {purpose}", {"gen_ai.request.model": self.name}) as span:
+            try:
+                completion = await self._complete(purpose, messages, schema, budget or Budget())
+            except ModelError as error:
+                _count(purpose, error.kind.value, error.usage, error.latency)
+                raise
+            _count(purpose, "answered", completion.usage, completion.latency)
+            if span is not None:
+                span.set_attribute("gen_ai.response.model", completion.model)
+                span.set_attribute("gen_ai.usage.input_tokens", completion.usage.prompt_tokens)
+                span.set_attribute("gen_ai.usage.output_tokens", completion.usage.completion_tokens)
+        return completion
+
+    async def _complete(
+        self, purpose: str, messages: Sequence[Message], schema: Schema | None, budget: Budget
+    ) -> Completion:
+        started = time.monotonic()
         if self._replay is not None:
             return self._replayed(self._replay, purpose, messages, budget)
         try:
@@ -257,6 +274,14 @@ class LanguageModel(Patient):
             return 0.0
         price = self.prices.price(model, self.name)
         return price.cost(prompt, written, cached) if price is not None else None
+
+
+def _count(purpose: str, result: str, usage: Usage, seconds: float) -> None:
+    metrics.MODEL_CALLS.add(purpose=purpose, result=result)
+    metrics.MODEL_SECONDS.observe(seconds, purpose=purpose)
+    metrics.MODEL_COST.add(usage.cost_usd or 0.0)
+    for kind in ("prompt", "cached", "completion", "reasoning"):
+        metrics.MODEL_TOKENS.add(getattr(usage, f"{kind}_tokens"), kind=kind)
 
 
 @dataclass(frozen=True, slots=True)

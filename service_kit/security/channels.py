@@ -11,10 +11,11 @@ import grpc
 from pydantic import SecretStr
 
 from service_kit import context
+from service_kit.addresses import is_loopback, parse_address
 from service_kit.errors import ServiceError
 from service_kit.security.tls import ClientTls
-from service_kit.server import is_loopback, parse_address
 from service_kit.settings import ClientNetworkSettings
+from service_kit.telemetry import tracing
 
 Options = Sequence[tuple[str, str | int]]
 
@@ -97,7 +98,7 @@ class _Metadata:
         self._security = security
 
     def __call__(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), *context.to_metadata())
+        metadata = grpc.aio.Metadata(*(details.metadata or ()), *context.to_metadata(), *tracing.to_metadata())
         if self._security is not None:
             metadata.add("authorization", f"Bearer {self._security.current_token()}")
         return grpc.aio.ClientCallDetails(

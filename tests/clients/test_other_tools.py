@@ -78,7 +78,7 @@ def test_a_library_that_is_missing_is_named_with_its_extra(bare, monkeypatch, mo
             raise ModuleNotFoundError(f"No module named {module!r}", name=module)
         return real(name, *arguments, **keywords)
 
-    monkeypatch.setattr("clients.extras.import_module", missing)
+    monkeypatch.setattr("service_kit.extras.import_module", missing)
     with pytest.raises(ServiceError, match=f"{module} is not installed") as caught:
         use(bare)
     assert f"bilevel-autoresearch[{extra}]" in caught.value.hint

@@ -14,9 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from service_kit.addresses import is_loopback
 from service_kit.errors import InvalidArgument, ServiceError
 from service_kit.processes import ProcessGroup, clean_environment, spawn
-from service_kit.server import MESSAGE_BYTES, ServerSettings, is_loopback, serving
+from service_kit.server import MESSAGE_BYTES, ServerSettings, serving
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
