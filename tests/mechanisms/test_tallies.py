@@ -54,6 +54,22 @@ def test_counts_are_those_of_the_whole_list_however_it_grew(
     assert tallying.of(other) == counted_anew(other), "of another search"
 
 
+def test_one_kept_late_may_turn_the_direction_of_one_that_was_counted_already() -> None:
+    def trial(number: int, a: int, metric: float, kept: bool) -> TrialRecord:
+        return TrialRecord(number, {"a": a}, {"a": a}, "", Origin.MODEL, "", Outcome.SUCCEEDED, metric, kept, 2.0)
+
+    decided = [trial(0, 1, 2.0, True), trial(2, 2, 3.0, False), trial(1, 3, 2.0, True)]
+    tallying = Tallying(OBJECTIVE)
+    before = {(row.direction, row.tries) for row in tallying.of(decided[:2])}
+    assert before == {("change", 1), ("increase", 1)}
+    assert {(row.direction, row.tries) for row in tallying.of(decided)} == {
+        ("change", 1),
+        ("increase", 1),
+        ("decrease", 1),
+    }
+    assert tallying.of(decided) == counted_anew(decided)
+
+
 def test_a_list_that_goes_on_is_not_counted_again(monkeypatch) -> None:
     trials = [
         TrialRecord(n, {"a": n}, {"a": n}, "", Origin.MODEL, "", Outcome.SUCCEEDED, 9.0 - n, n % 2 == 0, 9.0)
