@@ -82,7 +82,7 @@ class Mechanism:
 
 def worker(inner, name: str) -> psutil.Process:
     """The process of the run's only mechanism."""
-    [member] = inner.runs._loops[name.split("/")[1]].mechanisms._members
+    [member] = inner.runs._loops._open[name.split("/")[1]].mechanisms._members
     return psutil.Process(member.process.pid)
 
 
@@ -176,7 +176,7 @@ async def test_the_weak_sandbox_option_reaches_the_gate_and_the_installation(inn
         return await start(limits, policy)
 
     monkeypatch.setattr(Channel, "start", recording)
-    inner.runs.sandbox = SandboxPolicy(allow_weak=allowed)
+    inner.runs._loops._sandbox = SandboxPolicy(allow_weak=allowed)
     name = await inner.create(max_trials=1)
     mechanism = await inner.install(name, OBSERVING, "observing")
     assert len(seen) > 3

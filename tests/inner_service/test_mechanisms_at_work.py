@@ -281,7 +281,7 @@ async def test_a_mechanism_that_raises_is_suspended_and_the_trial_goes_on_withou
     endpoint.answer = lambda state: [({"x": 6.0 - state["trials_left"]}, "now" if state["trials_left"] == 1 else "")]
     name = await inner.create(max_trials=2)
     await inner.install(name, LATE_FAILURE, "fragile")
-    pid = inner.runs._loops[name.split("/")[1]].mechanisms._members[0].process.pid
+    pid = inner.runs._loops._open[name.split("/")[1]].mechanisms._members[0].process.pid
     await inner.start(name)
     events = await inner.finished(name)
     run = await inner.run(name)
@@ -330,7 +330,7 @@ async def test_an_uninstalled_mechanism_is_asked_no_more(inner) -> None:
 async def test_the_processes_of_a_run_end_with_it(inner) -> None:
     name = await inner.create(max_trials=1)
     await inner.install(name, PROPOSER, "bisection")
-    worker = psutil.Process(inner.runs._loops[name.split("/")[1]].mechanisms._members[0].process.pid)
+    worker = psutil.Process(inner.runs._loops._open[name.split("/")[1]].mechanisms._members[0].process.pid)
     await inner.start(name)
     await inner.finished(name)
     worker.wait(5)

@@ -82,7 +82,7 @@ async def test_a_pause_is_asked_for_anywhere_and_another_service_goes_on(pair, t
     assert (run.state_reason, run.pause_request, run.decided_trials) == ("lunch", "", 0)
     await two.resume(name)
     decided_once(await asyncio.wait_for(one.finished(name), 20), 3)
-    assert name.split("/")[1] not in one.runs._drivers or one.runs._drivers[name.split("/")[1]].done()
+    assert name.split("/")[1] not in one.runs._drivers._driving or one.runs._drivers._driving[name.split("/")[1]].done()
 
 
 async def test_cancelling_anywhere_kills_the_work(pair, task) -> None:
