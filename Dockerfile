@@ -33,7 +33,7 @@ ENTRYPOINT ["python", "-m", "clients.scripted_researcher"]
 CMD ["--listen", "0.0.0.0:7400", "--insecure"]
 
 FROM base AS inner
-RUN python requirements.py inner postgres > needed && pip install --quiet --constraint constraints.txt --requirement needed
+RUN python requirements.py inner postgres metrics telemetry > needed && pip install --quiet --constraint constraints.txt --requirement needed
 COPY --from=wheel /wheel /wheel
 RUN pip install --quiet --no-deps /wheel/*.whl
 WORKDIR /data
@@ -59,7 +59,7 @@ FROM base AS trainer
 # Set to the empty string for a build with CUDA.
 ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 RUN pip install --quiet ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$(grep '^torch==' constraints.txt)"
-RUN python requirements.py trainer > needed && pip install --quiet --constraint constraints.txt --requirement needed
+RUN python requirements.py trainer metrics telemetry > needed && pip install --quiet --constraint constraints.txt --requirement needed
 COPY --from=wheel /wheel /wheel
 RUN pip install --quiet --no-deps /wheel/*.whl
 WORKDIR /data

@@ -5,6 +5,7 @@ variable                 default                                    meaning
 ======================== ========================================== ===============================================
 OPENAI_BASE_URL          (none: the scripted researcher)            OpenAI-compatible endpoint, ending in /v1
 OPENAI_API_KEY           (none)                                     its key; local endpoints often need none
+OPENAI_API_KEY_FILE      (none)                                     file that holds it, in place of OPENAI_API_KEY
 BILEVEL_MODEL            (none)                                     model name, as that endpoint calls it
 BILEVEL_MODEL_TIMEOUT    120                                        seconds that one answer may take
 BILEVEL_MODEL_RETRIES    4                                          repeats after a transient failure
@@ -21,6 +22,7 @@ BILEVEL_CONFIG           ~/.config/bilevel/config.toml              TOML file wi
 BILEVEL_HOME             ~/.local/share/bilevel                     databases, reports, libraries
 BILEVEL_CACHE            ~/.cache/bilevel                           what can be made again: tokenised data
 BILEVEL_DATABASE         (a file under BILEVEL_HOME)                SQLAlchemy URL of a service's database
+BILEVEL_DATABASE_FILE    (none)                                     file that holds that URL, for one with a password
 BILEVEL_PATIENCE         900                                        seconds to wait for what is away; 0: not at all
 BILEVEL_LEASE_SECONDS    10                                         seconds until another service takes over, 1 to 3600
 BILEVEL_LOG_FORMAT       console on a terminal, else json           console or json
@@ -72,6 +74,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service_kit.errors import InvalidArgument, Violation
+from service_kit.secret_files import readable_secret, secret_of
 
 SCRIPTED_URL = "http://127.0.0.1:7400/v1"
 """Where the scripted researcher listens unless told otherwise."""
@@ -103,7 +106,8 @@ class ModelSettings(EnvironmentSettings):
     """The language model that both loops use."""
 
     base_url: str | None = Field(None, alias="OPENAI_BASE_URL")
-    api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY")
+    api_key_file: Path | None = Field(None, alias="OPENAI_API_KEY_FILE")
+    api_key: SecretStr | None = Field(None, alias="OPENAI_API_KEY", validate_default=True)
     model: str | None = Field(None, alias="BILEVEL_MODEL")
     timeout: float = Field(120.0, alias="BILEVEL_MODEL_TIMEOUT", gt=0)
     """Seconds that one answer may take."""
@@ -130,6 +134,16 @@ class ModelSettings(EnvironmentSettings):
             raise ValueError("must be an http:// or https:// address, for example http://127.0.0.1:11434/v1")
         return url
 
+    @field_validator("api_key_file")
+    @classmethod
+    def _holds_a_key(cls, file: Path | None) -> Path | None:
+        return readable_secret(file)
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _from_its_file(cls, key: object, info: ValidationInfo) -> object:
+        return secret_of(key, info.data.get("api_key_file"), "OPENAI_API_KEY")
+
     @field_validator("api_key")
     @classmethod
     def _fits_a_header(cls, key: SecretStr | None) -> SecretStr | None:
@@ -138,7 +152,7 @@ class ModelSettings(EnvironmentSettings):
     @field_validator("model")
     @classmethod
     def _has_an_endpoint(cls, model: str | None, info: ValidationInfo) -> str | None:
-        wrong_before = {"base_url", "api_key"} - info.data.keys()
+        wrong_before = {"base_url", "api_key_file", "api_key"} - info.data.keys()
         if model is not None and model != SCRIPTED_MODEL and not wrong_before and not any(info.data.values()):
             raise ValueError(
                 "names a model, but neither OPENAI_BASE_URL nor OPENAI_API_KEY says where it is; set one of them, "
@@ -172,9 +186,20 @@ class PathSettings(EnvironmentSettings):
     """Data that must not be lost: databases, reports, libraries."""
     cache: Path = Field(Path("~/.cache/bilevel"), alias="BILEVEL_CACHE")
     """Data that can be made again."""
-    database: str | None = Field(None, alias="BILEVEL_DATABASE")
+    database_file: Path | None = Field(None, alias="BILEVEL_DATABASE_FILE")
+    database: str | None = Field(None, alias="BILEVEL_DATABASE", validate_default=True)
     lease_seconds: float = Field(10.0, alias="BILEVEL_LEASE_SECONDS", ge=1, le=3600)
     """How long work rests when the service that did it has died, where several share a database."""
+
+    @field_validator("database_file")
+    @classmethod
+    def _holds_a_url(cls, file: Path | None) -> Path | None:
+        return readable_secret(file)
+
+    @field_validator("database", mode="before")
+    @classmethod
+    def _from_its_file(cls, url: object, info: ValidationInfo) -> object:
+        return secret_of(url, info.data.get("database_file"), "BILEVEL_DATABASE")
 
     @field_validator("home", "cache")
     @classmethod

@@ -67,6 +67,10 @@ def _settings(from_file: frozenset[str]) -> list[Setting]:
         given = os.environ.get(name, "")
         origin = ("file" if name in from_file else "environment") if given else "default"
         shown = "(hidden)" if _SECRET.search(name) else _PASSWORD.sub(r"\1***", given)
+        file = f"{name}_FILE"
+        if not given and (_SECRET.search(name) or name == "BILEVEL_DATABASE") and os.environ.get(file):
+            given, shown = file, f"(hidden, from {file})"
+            origin = "file" if file in from_file else "environment"
         found.append(
             Setting(name, shown if given else default.strip(), origin, meaning, "; ".join(wrong.get(name, [])))
         )

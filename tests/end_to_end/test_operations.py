@@ -14,10 +14,14 @@ import pytest
 from clients.inner import InnerClient
 from clients.local_stack import LocalStack, StackSettings
 from clients.outer import OuterClient
+from clients.report import collect, write_report
 from clients.searching import Search, SearchPlan, begin, follow
 from service_kit import context
+from tests.end_to_end.conftest import served
+from tests.end_to_end.person import User
 from tests.otlp import Receiver
 
+KEY = "swordfish-of-the-model"
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
@@ -30,18 +34,25 @@ class Story:
     receiver: Receiver
     logs: dict[str, list[dict[str, Any]]]
     """Lines by service."""
+    folder: Path
+    """Logs, databases and report."""
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    folder = tmp_path_factory.mktemp("operations")
-    with pytest.MonkeyPatch.context() as patch, Receiver() as receiver:
+    folder, user = tmp_path_factory.mktemp("operations"), User(tmp_path_factory.mktemp("user"))
+    key = user.folder / "key"
+    key.write_text(KEY)
+    with pytest.MonkeyPatch.context() as patch, Receiver() as receiver, served(user, "researcher") as researcher:
+        patch.setenv("OPENAI_BASE_URL", f"http://{researcher}/v1")
+        patch.setenv("OPENAI_API_KEY_FILE", str(key))
+        patch.setenv("BILEVEL_MODEL", "scripted-researcher")
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         patch.setenv("BILEVEL_LOG_FORMAT", "json")
         patch.setenv("BILEVEL_LOG_LEVEL", "debug")
         search = asyncio.run(_searched(folder))
         logs = {path.stem: _lines(path) for path in (folder / "logs").glob("*.log")}
-        yield Story(search.run, search.campaign, receiver, logs)
+        yield Story(search.run, search.campaign, receiver, logs, folder)
 
 
 async def _searched(folder: Path) -> Search:
@@ -55,6 +66,7 @@ async def _searched(folder: Path) -> Search:
         with context.bound(request="the-request"):
             search = await begin(inner, outer, plan)
         await follow(search, inner, outer, lambda *_: None)
+        write_report([await collect(inner, outer, search.run)], folder / "report")
     return search
 
 
@@ -105,3 +117,13 @@ def test_a_cycle_is_a_trace_with_its_calls_of_the_inner_service(story: Story) ->
     spans = story.receiver.traces()[cycles[0].trace]
     assert {span.service for span in spans} == {"outer loop", "inner loop"}
     assert any(span.name.endswith("/UpdateSearchConfig") for span in spans)
+
+
+def test_the_key_is_in_no_log_no_database_no_report_and_no_span(story: Story) -> None:
+    files = [path for path in story.folder.rglob("*") if path.is_file()]
+    assert {"inner.log", "outer.log", "trainer.log", "inner.db", "outer.db", "report.html"} <= {f.name for f in files}
+    secret = KEY.encode()
+    assert [str(path) for path in files if secret in path.read_bytes()] == []
+    assert secret not in story.receiver.raw
+    answered = [line for line in story.logs["inner"] if line["event"] == "model answered"]
+    assert answered, "the model was called with it"
