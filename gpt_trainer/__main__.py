@@ -28,9 +28,10 @@ from service_kit.addresses import parse_address
 from service_kit.complaint import complain
 from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
 from service_kit.exit_codes import ExitCode
-from service_kit.parameters import Outcome, Split, Value, parse_value
+from service_kit.parameters import Outcome, Split, Value
 from service_kit.settings import PathSettings
 from service_kit.settings_file import apply_config_file
+from service_kit.typed_text import parse_value
 
 app = typer.Typer(
     help="Karpathy's GPT pre-training benchmark: one training run, or a task for a search.",

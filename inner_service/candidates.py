@@ -17,9 +17,9 @@ from service_kit.parameters import (
     Value,
     Violation,
     configuration_from_json,
-    parse_value,
     value_to_json,
 )
+from service_kit.typed_text import parse_value
 
 MAX_HYPOTHESIS = 1000
 """Longer hypotheses are cut, in characters."""

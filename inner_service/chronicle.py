@@ -11,6 +11,7 @@ import structlog
 
 from inner_service import trace
 from inner_service.run import Search, Trial
+from inner_service.trace_codec import kind_of
 from service_kit.telemetry import metrics, tracing
 
 log = structlog.get_logger("inner_service.chronicle")
@@ -51,7 +52,7 @@ def _tell(after: Search, event: trace.Event) -> None:
         case trace.MechanismUninstalled():
             log.info("mechanism uninstalled", run=run, mechanism=event.mechanism, reason=event.reason)
         case _:
-            log.debug("event", run=run, kind=trace.kind_of(event))
+            log.debug("event", run=run, kind=kind_of(event))
 
 
 def _ended(after: Search, trial: Trial, decision: str) -> None:

@@ -31,6 +31,7 @@ from inner_service.amendments import (
 from inner_service.early_stopping import Curve, EarlyStoppingEffect
 from inner_service.mechanism import HookEffect, MechanismState
 from inner_service.run import Flight, Remeasurement, Run, RunState, Search, TrialState
+from inner_service.trace_codec import kind_of
 from mechanisms.interface import Origin
 from mechanisms.sandbox.failures import FailureKind
 
@@ -56,7 +57,7 @@ def apply(search: Search | None, event: trace.Event, at: datetime, sequence: int
     """The state after ``event``, which was committed ``at`` with number ``sequence`` in the trace of ``run_id``."""
     if search is None:
         if not isinstance(event, trace.RunCreated):
-            raise IllegalEvent(f"a trace begins with run_created, not {trace.kind_of(event)}")
+            raise IllegalEvent(f"a trace begins with run_created, not {kind_of(event)}")
         return Search(Run(run_id, event.spec, event.task, at, at, sequence, owner=event.owner))
     if sequence != search.run.last_sequence + 1:
         raise IllegalEvent(f"event {sequence} follows event {search.run.last_sequence}")

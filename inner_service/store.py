@@ -32,6 +32,7 @@ from inner_service.fold import apply
 from inner_service.lessons.store import LessonStore
 from inner_service.run import Run, RunState, Search, Trial
 from inner_service.tables import SCHEMA, runs, trials
+from inner_service.trace_codec import decode, encode
 from service_kit.damage import Unfoldable, in_one_line
 from service_kit.database import Database
 from service_kit.engines import Transaction
@@ -137,7 +138,7 @@ class Store:
     ) -> Search:
         if quota.limited:
             self._within(quota, event.owner, connection)
-        [stored] = self._log.put(connection, stream_of(run_id), [trace.encode(event)])
+        [stored] = self._log.put(connection, stream_of(run_id), [encode(event)])
         search = apply(None, event, stored.time, stored.sequence, run_id)
         projections.create(connection, search, request_id)
         return search
@@ -189,7 +190,7 @@ class Store:
                     if not attempt.events:
                         return Commit(before, ())
                     unsure.append(attempt)
-                    encoded = [trace.encode(event) for event in attempt.events]
+                    encoded = [encode(event) for event in attempt.events]
                     await self._database.transact(self._attempt, attempt, encoded, revoke)
                 except OutOfDate:
                     unsure.remove(attempt)
@@ -214,7 +215,7 @@ class Store:
         for event, at in zip(attempt.events, attempt.stored, strict=True):
             attempt.after = apply(attempt.after, event, at.time, at.sequence, run_id)
         projections.write(connection, before, attempt.after)
-        self._learn(connection, attempt.after, attempt.events)
+        self.lessons.follow(connection, attempt.after, attempt.events)
 
     async def _happened(self, attempt: _Attempt) -> bool:
         """Whether an attempt whose end nobody saw was committed."""
@@ -222,22 +223,6 @@ class Store:
             return False
         stream, after = stream_of(attempt.run_id), attempt.before.run.last_sequence
         return await self._log.read(stream, after, len(attempt.stored)) == attempt.stored
-
-    def _learn(self, connection: Connection, after: Search, events: Sequence[trace.Event]) -> None:
-        for event in events:
-            match event:
-                case trace.LessonsShown():
-                    self.lessons.count(connection, event.lessons, "times_shown")
-                case trace.LessonsCited():
-                    self.lessons.count(connection, event.lessons, "times_cited")
-                case trace.TrialDecided(kept=True):
-                    self.lessons.count(connection, after.trials[event.number].lessons, "times_helped")
-                    self.lessons.count(connection, after.trials[event.number].cited_lessons, "times_cited_kept")
-                case trace.LessonsWritten():
-                    self.lessons.write(connection, event.written)
-                    for merged in event.merged:
-                        self.lessons.support(connection, merged.lesson, merged.evidence, after.run.update_time)
-                    self.lessons.forget(connection, event.pruned)
 
     async def runs(self, limit: int, before: int | None = None) -> list[tuple[int, Run]]:
         """Heads of up to ``limit`` runs, newest first, with their numbers; ``before`` continues after that number."""
@@ -383,7 +368,7 @@ class _Attempt:
 
 def _after(search: Search | None, stored: StoredEvent, run_id: str) -> Search:
     try:
-        event = trace.decode(stored.kind, stored.payload)
+        event = decode(stored.kind, stored.payload)
     except ValueError as error:
         raise Unfoldable(f"event {stored.sequence} cannot be read: {in_one_line(error)}") from error
     try:
@@ -402,4 +387,4 @@ def stream_of(run_id: str) -> str:
 
 
 def _entry(run_id: str, stored: StoredEvent) -> Entry:
-    return Entry(run_id, stored.sequence, stored.time, trace.decode(stored.kind, stored.payload))
+    return Entry(run_id, stored.sequence, stored.time, decode(stored.kind, stored.payload))

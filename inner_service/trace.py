@@ -1,18 +1,12 @@
-"""The trace: everything that can happen to a run, as frozen dataclasses with a JSON form.
-
-An event's class name in snake case is its kind, in the log and on the wire. Fields are only ever added, with a default,
-so that old logs stay readable.
+"""The trace: everything that can happen to a run, as frozen dataclasses. Fields are only ever added, with a default,
+so that old logs stay readable (:mod:`inner_service.trace_codec`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeAlias
-
-from pydantic import TypeAdapter
+from typing import TypeAlias
 
 from inner_service.conflicts import ConflictKind
 from inner_service.early_stopping import EarlyStoppingRule
@@ -22,7 +16,6 @@ from inner_service.noise import NoiseFloor
 from inner_service.run import Confirmation, RemeasurePurpose, RunSpec, RunState, SearchConfig, Trial
 from inner_service.task import EvaluationProgress, EvaluationResult, TaskDescription, TaskFault
 from mechanisms.interface import Hook
-from service_kit.eventlog import NewEvent
 from service_kit.llm.failures import Message
 from service_kit.llm.usage import Usage
 from service_kit.parameters import Split
@@ -384,26 +377,3 @@ Event: TypeAlias = (
     | NoiseEstimated
     | GainChecked
 )
-
-KINDS: dict[str, type[Event]] = {re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower(): cls for cls in Event.__args__}
-"""Every kind of event by its name, for example ``trial_proposed``."""
-_NAMES = {cls: kind for kind, cls in KINDS.items()}
-_ADAPTERS: dict[type[Event], TypeAdapter[Any]] = {cls: TypeAdapter(cls) for cls in KINDS.values()}
-
-
-def kind_of(event: Event) -> str:
-    """The event's kind, for example ``trial_proposed``."""
-    return _NAMES[type(event)]
-
-
-def encode(event: Event) -> NewEvent:
-    """The event as the log stores it."""
-    return NewEvent(kind_of(event), _ADAPTERS[type(event)].dump_python(event, mode="json"))
-
-
-def decode(kind: str, payload: Mapping[str, Any]) -> Event:
-    """The inverse of :func:`encode`. Raises ValueError for an unknown kind or a payload that does not fit it."""
-    cls = KINDS.get(kind)
-    if cls is None:
-        raise ValueError(f"the trace holds an event of unknown kind {kind!r}: was it written by a newer version?")
-    return _ADAPTERS[cls].validate_python(payload)  # type: ignore[no-any-return]

@@ -21,7 +21,8 @@ from inner_service.run import Confirmation, Run, SearchConfig, Trial
 from inner_service.store import Entry
 from inner_service.task import TaskDescription
 from inner_service.task_messages import description_to_proto
-from inner_service.trace import TrialProposed, kind_of
+from inner_service.trace import TrialProposed
+from inner_service.trace_codec import kind_of
 from service_kit.llm.usage import Usage
 from service_kit.translate import configuration_to_proto, duration_to_proto, timestamp_to_proto, usage_to_proto
 

@@ -1,8 +1,7 @@
 """Typed parameter spaces, configurations, objectives and outcomes: the vocabulary that every service shares.
 
 A *configuration* maps every parameter of a space to a value. Values are plain Python: ``int``, ``float``, ``bool``,
-``str`` or a tuple of those. Nothing here parses text as code; :func:`parse_value` reads the few literal forms that a
-person types on a command line.
+``str`` or a tuple of those.
 """
 
 from __future__ import annotations
@@ -133,16 +132,16 @@ class Parameter:
     def allowed(self) -> str:
         """The allowed values as a phrase that completes "must be …"."""
         if self.locked:
-            return f"{_show(self.default)}, because it is locked"
+            return f"{shown(self.default)}, because it is locked"
         match self.kind:
             case Kind.INTEGER | Kind.REAL:
                 noun = "an integer" if self.kind is Kind.INTEGER else "a number"
-                step = f" in steps of {_show(self.step)}" if self.step is not None else ""
+                step = f" in steps of {shown(self.step)}" if self.step is not None else ""
                 return f"{noun} {self._bounds()}{step}"
             case Kind.BOOLEAN:
                 return "true or false"
             case Kind.CATEGORICAL:
-                return "one of " + ", ".join(_show(c) for c in self.choices)
+                return "one of " + ", ".join(shown(c) for c in self.choices)
             case Kind.LIST:
                 count = "numbers" if self.length is None else f"{self.length} numbers"
                 return f"a list of {count}, each {self._bounds()}"
@@ -173,11 +172,11 @@ class Parameter:
     def _bounds(self) -> str:
         low, high = self.minimum, self.maximum
         if low is not None and high is not None:
-            return f"from {_show(low)} to {_show(high)}"
+            return f"from {shown(low)} to {shown(high)}"
         if low is not None:
-            return f"of at least {_show(low)}"
+            return f"of at least {shown(low)}"
         if high is not None:
-            return f"of at most {_show(high)}"
+            return f"of at most {shown(high)}"
         return "of any size"
 
     def _coerce(self, value: object) -> Value | None:
@@ -284,7 +283,7 @@ class ParameterSpace:
                 violations.extend(error.violations)
                 continue
             if parameter.locked and checked != parameter.default:
-                violations.append(Violation(name, f"is locked at {_show(parameter.default)} and cannot be changed"))
+                violations.append(Violation(name, f"is locked at {shown(parameter.default)} and cannot be changed"))
                 continue
             result[name] = checked
         if violations:
@@ -366,43 +365,10 @@ def configuration_from_json(data: Mapping[str, Any]) -> dict[str, Value]:
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """Characters that UTF-8 or a database cannot hold: NUL and lone surrogates."""
-_POWER = re.compile(r"([0-9_]{1,12})\s*(?:\*\*|\^)\s*([0-9]{1,2})")
 
 
-def parse_value(parameter: Parameter, text: str) -> Value:
-    """Read what a person typed for ``parameter``: ``4096``, ``2**12``, ``0.04``, ``true``, ``SSSL``, ``0.8,0.95``.
-
-    Raises :class:`InvalidConfiguration` naming the parameter and its allowed range.
-    """
-    text = text.strip()
-    match parameter.kind:
-        case Kind.TEXT | Kind.SOURCE:
-            return parameter.check(text)
-        case Kind.BOOLEAN:
-            return parameter.check({"true": True, "false": False}.get(text.lower(), text))
-        case Kind.LIST:
-            return parameter.check([_number(part) for part in text.strip("()[]").split(",")])
-        case Kind.CATEGORICAL:
-            by_text = {_show(choice): choice for choice in parameter.choices}
-            return parameter.check(by_text.get(text, text))
-        case Kind.INTEGER | Kind.REAL:
-            return parameter.check(_number(text))
-
-
-def _number(text: str) -> int | float | str:
-    text = text.strip()
-    if power := _POWER.fullmatch(text):
-        base, exponent = int(power[1]), int(power[2])
-        return int(base**exponent)
-    for convert in (int, float):
-        try:
-            return convert(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _show(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as a person writes it: ``4`` and not ``4.0``."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return str(value)

@@ -82,8 +82,8 @@ async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> 
     that the service does not know.
     """
     from service_kit.errors import Unavailable
-    from service_kit.parameters import parse_value
     from service_kit.translate import space_from_proto
+    from service_kit.typed_text import parse_value
 
     texts = split_settings(settings)
     if not texts:

@@ -21,8 +21,9 @@ from clients.task_sdk.service import sentences
 from service_kit.complaint import complain
 from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError
 from service_kit.exit_codes import ExitCode
-from service_kit.parameters import Outcome, Split, Value, parse_value
+from service_kit.parameters import Outcome, Split, Value
 from service_kit.server import ServerSettings
+from service_kit.typed_text import parse_value
 
 
 def main(task: Task, arguments: Sequence[str] | None = None) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, insert, select, update
 
+from inner_service import trace
 from inner_service.lessons.lesson import FailureClass, Lesson, LessonKind, joined
 from inner_service.lessons.similarity import duplicate_of
+from inner_service.run import Search
 from inner_service.tables import lessons
 from service_kit.database import Database
 from service_kit.errors import NotFound
@@ -103,6 +105,23 @@ class LessonStore:
         if ids:
             one_more: dict[str, ColumnElement[int]] = {name: lessons.c[name] + 1 for name in counters}
             connection.execute(update(lessons).where(lessons.c.id.in_(ids)).values(**one_more))
+
+    def follow(self, connection: Connection, after: Search, events: Sequence[trace.Event]) -> None:
+        """What ``events`` of a run, whose state is ``after`` them, mean for the lessons."""
+        for event in events:
+            match event:
+                case trace.LessonsShown():
+                    self.count(connection, event.lessons, "times_shown")
+                case trace.LessonsCited():
+                    self.count(connection, event.lessons, "times_cited")
+                case trace.TrialDecided(kept=True):
+                    self.count(connection, after.trials[event.number].lessons, "times_helped")
+                    self.count(connection, after.trials[event.number].cited_lessons, "times_cited_kept")
+                case trace.LessonsWritten():
+                    self.write(connection, event.written)
+                    for merged in event.merged:
+                        self.support(connection, merged.lesson, merged.evidence, after.run.update_time)
+                    self.forget(connection, event.pruned)
 
 
 def _of_task(task: str) -> Select[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from bilevel.v1 import trace_pb2
 
-from inner_service import trace
+from inner_service import trace, trace_codec
 from inner_service.conflicts import ConflictKind
 from inner_service.early_stopping import EarlyStopping, EarlyStoppingRule
 from inner_service.fold import apply
@@ -121,22 +121,22 @@ ONLY_HERE = {"observed", "state_hash", "incumbent"}
 
 
 def test_there_is_an_example_of_every_kind_and_the_wire_has_the_same_kinds() -> None:
-    assert [trace.kind_of(event) for event in EXAMPLES] == list(trace.KINDS)
-    assert set(trace.KINDS) == {field.name for field in trace_pb2.TraceEvent.DESCRIPTOR.oneofs[0].fields}
+    assert [trace_codec.kind_of(event) for event in EXAMPLES] == list(trace_codec.KINDS)
+    assert set(trace_codec.KINDS) == {field.name for field in trace_pb2.TraceEvent.DESCRIPTOR.oneofs[0].fields}
 
 
-@pytest.mark.parametrize("event", EXAMPLES, ids=trace.kind_of)
+@pytest.mark.parametrize("event", EXAMPLES, ids=trace_codec.kind_of)
 def test_an_event_survives_the_log(event: trace.Event) -> None:
-    stored = trace.encode(event)
-    assert trace.decode(stored.kind, json.loads(json.dumps(stored.payload, allow_nan=False))) == event
+    stored = trace_codec.encode(event)
+    assert trace_codec.decode(stored.kind, json.loads(json.dumps(stored.payload, allow_nan=False))) == event
 
 
-@pytest.mark.parametrize("event", EXAMPLES, ids=trace.kind_of)
+@pytest.mark.parametrize("event", EXAMPLES, ids=trace_codec.kind_of)
 def test_an_event_reaches_the_wire_with_every_field(event: trace.Event) -> None:
     message = entry_to_proto(Entry("r", 9, NOW, event))
     assert (message.run, message.sequence, message.time.ToDatetime(UTC)) == ("runs/r", 9, NOW)
-    assert message.WhichOneof("event") == trace.kind_of(event)
-    body = getattr(message, trace.kind_of(event))
+    assert message.WhichOneof("event") == trace_codec.kind_of(event)
+    body = getattr(message, trace_codec.kind_of(event))
     _same_fields(event, body)
 
 
@@ -169,4 +169,4 @@ def test_a_run_a_trial_and_a_mechanism_fill_every_field_of_their_messages() -> N
 
 def test_an_unknown_kind_is_refused_with_its_name() -> None:
     with pytest.raises(ValueError, match="unknown kind 'moon_landed'"):
-        trace.decode("moon_landed", {})
+        trace_codec.decode("moon_landed", {})

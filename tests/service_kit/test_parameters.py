@@ -18,8 +18,8 @@ from service_kit.parameters import (
     brief,
     configuration_from_json,
     configuration_to_json,
-    parse_value,
 )
+from service_kit.typed_text import parse_value
 
 BATCH = Parameter("TOTAL_BATCH_SIZE", Kind.INTEGER, 8192, minimum=256, maximum=65536, scale=Scale.LOG2)
 RATE = Parameter("MATRIX_LR", Kind.REAL, 0.04, minimum=1e-4, maximum=1.0, scale=Scale.LOG10)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from clients.task_sdk import Boolean, Choice, Integer, InvalidTask, Numbers, Real, Source, Text, task
 from clients.task_sdk.spaces import read_space
-from service_kit.parameters import Kind, Parameter, Scale, parse_value
+from service_kit.parameters import Kind, Parameter, Scale
+from service_kit.typed_text import parse_value
 
 
 def read(written: object, own: object = None) -> Parameter:
