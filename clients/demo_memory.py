@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bilevel.v1 import outer_pb2
-
 from clients import memory, wording
 from clients.inner import InnerClient
 from clients.local_stack import LocalStack, StackSettings
@@ -38,21 +36,25 @@ class MemoryDemoSettings:
     trials: int = 24
     seed: int = 0
     short: bool = False
-    """Fewer trials, with the same checks."""
-    budget: str = "short"
-    """The trainer's budget of a trial."""
+    """Smaller trials and no confirmation, with the same checks."""
+    budget: str = ""
+    """The trainer's budget of a trial; empty for what the form takes."""
+
+    @property
+    def trial_budget(self) -> str:
+        return self.budget or ("2" if self.short else "short")
 
     def plans(self) -> tuple[SearchPlan, SearchPlan]:
         """The first search, and the one that remembers it."""
         first = SearchPlan(
             task="gpt",
-            trials=min(self.trials, 14) if self.short else self.trials,
+            trials=self.trials,
             seed=self.seed,
             title="first run",
-            confirmation_seeds=0 if self.short else 3,
+            confirmation_seeds=0 if self.short else 2,
             configuration_every=4,
-            mechanism_every=8,
-            probation_trials=4,
+            mechanism_every=4,
+            probation_trials=8,
             lessons=True,
         )
         return first, replace(first, seed=self.seed + 1, title="second run", compare_lessons=True)
@@ -103,7 +105,7 @@ async def run_memory_demo(settings: MemoryDemoSettings, show: Show, say: Callabl
     await check_endpoint(model)
     say(answered_by(model))
     say(f"starting the services on loopback ports; logs in {settings.out / 'logs'}")
-    stack_settings = StackSettings(settings.out, trainer=("--workers", "1", "--budget", settings.budget))
+    stack_settings = StackSettings(settings.out, trainer=("--workers", "1", "--budget", settings.trial_budget))
     async with LocalStack(stack_settings) as stack:
         records = await stack.guard(_search(settings, stack, show, endpoint_of(model)))
     say("every service is stopped")
@@ -141,16 +143,18 @@ def judge(records: tuple[RunRecord, RunRecord]) -> tuple[str, ...]:
     ]
     if problems or not second.scripted:
         return tuple(problems)  # with a real model, what comes of memory is a result and no condition
-    told = memory.to_json(second.history, second.campaign_events)
     if not first.history.memory.written:
         problems.append("the first run wrote no lessons")
-    if not any(lesson["cited"] for lesson in told["lessons"]):
+    if not any(lesson.cited for lesson in second.history.memory.lessons.values()):
         problems.append("the second run cited no lesson")
-    if not told["changed"]:
-        problems.append("no proposal of the second run was another one without lessons")
-    stayed = first.campaign is not None and any(v.verdict == outer_pb2.VERDICT_KEEP for v in first.campaign.verdicts)
-    if stayed and not told["library"]:
-        problems.append("the second run tried no mechanism of the library again, although one had stayed")
+    if not any(change.by for change in memory.changed_by_lessons(second.history)):
+        problems.append("no proposal of the second run that cites a lesson was another one without lessons")
+    tried = memory.retried(second.history, second.campaign_events)
+    if not any(again.mechanism for again in tried):
+        problems.append("the second run installed no mechanism of the library again")
+    elif not any(again.changed for again in tried):
+        names = ", ".join(again.choice for again in tried if again.mechanism)
+        problems.append(f"what the second run installed again from the library changed no decision: {names}")
     return tuple(problems)
 
 

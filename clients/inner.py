@@ -227,9 +227,11 @@ class InnerClient:
         """
         return (await self.connection.call(self._stub.UpdateSearchConfig, request)).search_config
 
-    async def describe_search(self, run: str) -> inner_pb2.DescribeSearchResponse:
-        """What a researcher must read to improve the search of ``run``: its loop, the hooks, the language."""
-        return await self.connection.call(self._stub.DescribeSearch, inner_pb2.DescribeSearchRequest(run=run))
+    async def describe_search(self, run: str, *, lessons_prompt: bool = False) -> inner_pb2.DescribeSearchResponse:
+        """What a researcher must read to improve the search of ``run``: its loop, the hooks, the language; with
+        ``lessons_prompt`` also the prompt that would draw lessons from its trace now."""
+        request = inner_pb2.DescribeSearchRequest(run=run, with_lessons_prompt=lessons_prompt)
+        return await self.connection.call(self._stub.DescribeSearch, request)
 
     async def check_mechanism(
         self, run: str, source: str, *, settings: Mapping[str, Value] | None = None, allow_inert: bool = False

@@ -44,6 +44,10 @@ class MemoryHistory:
         """Trials for which the model's first candidate was another one without lessons."""
         return [comparison.trial for comparison in self.comparisons if comparison.differs]
 
+    def cited_by(self, trial: int) -> tuple[str, ...]:
+        """Resource names of the lessons that the trial's proposal cited."""
+        return tuple(lesson.name for lesson in self.lessons.values() if trial in lesson.cited)
+
     def show(self, event: trace_pb2.LessonsShown) -> None:
         # Traces from before statements were kept have none.
         statements = [*event.statements, *[""] * (len(event.lessons) - len(event.statements))]

@@ -66,10 +66,15 @@ class SearchPlan:
     """Whether every proposal is asked for a second time without lessons, to measure what they change."""
     options: RunOptions = field(default_factory=RunOptions)
     """Further budgets, how places are filled, early stopping, noise."""
+    more_spec: trace_pb2.RunSpec = field(default_factory=trace_pb2.RunSpec)
+    """Further fields of the run, which go before those that the plan has."""
+    more_policy: outer_pb2.CampaignPolicy = field(default_factory=outer_pb2.CampaignPolicy)
+    """Further fields of the campaign, likewise."""
 
     def spec(self) -> trace_pb2.RunSpec:
         """The run's side of the plan."""
-        every = self.configuration_every if "1.5" in self.levels else self.mechanism_every if self.levels else 0
+        policy = self.policy()
+        every = policy.configuration_every if "1.5" in self.levels else policy.mechanism_every if self.levels else 0
         if self.concurrent:
             every = 0
         spec = trace_pb2.RunSpec(
@@ -87,11 +92,12 @@ class SearchPlan:
         self.options.fill(spec)
         for name, value in values_to_proto(self.start).items():
             spec.start.values[name].CopyFrom(value)
+        spec.MergeFrom(self.more_spec)
         return spec
 
     def policy(self) -> outer_pb2.CampaignPolicy:
         """The campaign's side of the plan."""
-        return outer_pb2.CampaignPolicy(
+        policy = outer_pb2.CampaignPolicy(
             levels=[LEVELS[level] for level in self.levels],
             configuration_every=self.configuration_every,
             mechanism_every=self.mechanism_every,
@@ -103,6 +109,8 @@ class SearchPlan:
             max_tokens=self.max_tokens,
             max_cost_usd=self.options.max_cost_usd,
         )
+        policy.MergeFrom(self.more_policy)
+        return policy
 
 
 def read_control(text: str, levels: tuple[str, ...]) -> str:

@@ -172,6 +172,7 @@ class Installer:
                 history=search.decided(),
                 settings=settings,
                 seed=seed,
+                synthetic_seed=search.run.spec.seed,
                 allow_inert=allow_inert,
                 policy=self._sandbox,
             )

@@ -16,7 +16,7 @@ from inner_service.lessons.requests import lesson_from_proto
 from inner_service.mechanism import GateReport
 from inner_service.run import Trial
 from inner_service.runs import Runs
-from inner_service.search_state import proposer_prompt
+from inner_service.search_state import TEMPLATES, proposer_prompt
 from inner_service.store import Entry
 from inner_service.task_messages import description_to_proto
 from inner_service.tasks import Task
@@ -181,6 +181,7 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
         run_id = names.run_id(request.run, "run")
         search, loop = await self._store.search(run_id), await self._runs.loop(run_id)
         prompt = proposer_prompt(search, await loop.proposer.briefing(search))
+        lessons = await loop.lessons.preview() if request.with_lessons_prompt else ()
         return pb.DescribeSearchResponse(
             loop_sources=[task_pb2.SourceFile(path=f.path, content=f.content) for f in description.loop_sources()],
             mechanism_reference=reference.describe(),
@@ -191,6 +192,8 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
                 implementation=description.implementation(),
             ),
             proposer_prompt=[common_pb2.ChatMessage(role=message.role, content=message.content) for message in prompt],
+            lessons_prompt=[common_pb2.ChatMessage(role=message.role, content=message.content) for message in lessons],
+            prompt_version=TEMPLATES.version,
         )
 
     async def CheckMechanism(  # noqa: N802

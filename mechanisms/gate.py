@@ -38,6 +38,7 @@ async def check(
     history: Sequence[TrialRecord],
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
+    synthetic_seed: int = 0,
     allow_inert: bool = False,
     language_only: bool = False,
     limits: SandboxLimits | None = None,
@@ -45,11 +46,20 @@ async def check(
 ) -> GateReport:
     """Judge ``source`` on ``history``, the decided trials of a run so far, the baseline first; it may be empty.
 
-    ``allow_inert`` accepts a mechanism that changes nothing (the no-op control). ``language_only`` stops after the
-    language and conformance of the source. Raises SandboxUnavailable when this machine cannot run mechanisms.
+    ``seed`` is the mechanism's own, ``synthetic_seed`` that of the made-up history: with the same one, a verdict does
+    not depend on what the mechanism will be called. ``allow_inert`` accepts a mechanism that changes nothing (the no-op
+    control). ``language_only`` stops after the language and conformance of the source. Raises SandboxUnavailable when
+    this machine cannot run mechanisms.
     """
     check_ = _Check(
-        source, space, objective, dict(settings or {}), seed, limits or SandboxLimits(), policy or SandboxPolicy()
+        source,
+        space,
+        objective,
+        dict(settings or {}),
+        seed,
+        synthetic_seed,
+        limits or SandboxLimits(),
+        policy or SandboxPolicy(),
     )
     report = check_.size()
     if report is None:
@@ -64,6 +74,7 @@ class _Check:
     objective: Objective
     settings: dict[str, Any]
     seed: int
+    synthetic_seed: int
     limits: SandboxLimits
     policy: SandboxPolicy
 
@@ -89,7 +100,7 @@ class _Check:
         report = await self._replayed(history, "recorded", None)
         if report.accepted:
             length = min(MAX_SYNTHETIC_TRIALS, max(SYNTHETIC_TRIALS, 2 * len(history)))
-            synthetic = synthetic_history(self.space, self.objective, length, self.seed)
+            synthetic = synthetic_history(self.space, self.objective, length, self.synthetic_seed)
             report = await self._replayed(synthetic, "synthetic", report)
             if report.accepted:
                 report = await self._rebuilt(synthetic, report)

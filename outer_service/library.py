@@ -17,7 +17,7 @@ from outer_service.events import ResearchFinished, VerdictReached
 OFFERED = 12
 """Entries that one session is offered, at most, standard mechanisms aside."""
 LOST_CAUSE = 2
-"""Times that an entry may be removed by a verdict, without ever staying, before it is offered no more."""
+"""Times that an entry may fail its probation, without ever passing one, before it is offered no more."""
 
 
 class LibraryOrigin(StrEnum):
@@ -87,18 +87,26 @@ class LibraryEntry:
         """Measured trials after which it stayed."""
         return sum(not trial.verdicts[-1].verdict.removes for trial in self.measured)
 
+    @property
+    def passed(self) -> int:
+        """Measured trials in which it passed its probation, whatever a later examination said: what a new run puts it
+        to is the probation."""
+        return sum(not trial.verdicts[0].verdict.removes for trial in self.measured)
+
     def record(self) -> str:
         """What it did so far, in a sentence. Imported reports are told apart."""
         judged, imported = self.measured, sum(trial.imported for trial in self.trials)
         told = f" An imported file tells of {imported} more trials." if imported else ""
         if not judged:
-            return f"It was never tried and judged here.{told}"
+            here = len(self.trials) - imported
+            untold = f"Installed {here} times and never judged." if here else "It was never tried and judged here."
+            return f"{untold}{told}"
         final = [trial.verdicts[-1].effect for trial in judged]
         changed, kept = sum(e.changed_decisions for e in final), sum(e.kept_trials for e in final)
         tasks = ", ".join(dict.fromkeys(trial.task for trial in judged))
         return (
-            f"Tried {len(judged)} times on {tasks}: it stayed {self.kept} times, changed {changed} decisions in all,"
-            f" and {kept} kept trials go back to it.{told}"
+            f"Tried {len(judged)} times on {tasks}: it passed its probation {self.passed} times and stayed {self.kept}"
+            f" times, changed {changed} decisions in all, and {kept} kept trials go back to it.{told}"
         )
 
 
@@ -147,10 +155,10 @@ def offers(entries: Iterable[LibraryEntry], task: str, present: Collection[str])
     """What a session on ``task`` is offered; ``present`` holds the hashes of the run's own mechanisms.
 
     Entries that stayed before come first, on this task before on others, the newest first among equals; standard
-    mechanisms that were never accepted come last. An entry that was only ever removed is offered no more.
+    mechanisms that were never accepted come last. An entry that only ever failed its probation is offered no more.
     """
     known = tuple(entries)
-    hopeful = [e for e in known if e.id not in present and (e.kept or len(e.measured) < LOST_CAUSE)]
+    hopeful = [e for e in known if e.id not in present and (e.passed or len(e.measured) < LOST_CAUSE)]
     hopeful.sort(key=lambda entry: entry.create_time, reverse=True)
     hopeful.sort(key=lambda entry: (_promise(entry), task in {trial.task for trial in entry.trials}), reverse=True)
     found = [_offer(entry, known) for entry in hopeful[:OFFERED]]

@@ -104,7 +104,7 @@ async def ablate(
 def place_of(plan: Plan, tasks: list[str], model: ModelSettings, inner: str, outer: str, at_once: int) -> Place:
     """Where the plan runs. Raises InvalidArgument where that does not fit the plan, or another model would answer."""
     from clients.ablation.execution import Place
-    from clients.cli.run import served_tasks
+    from clients.cli.own_services import served_tasks
     from clients.local_stack import StackSettings
     from clients.model_endpoint import endpoint_of
     from service_kit.errors import InvalidArgument

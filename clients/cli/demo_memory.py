@@ -20,26 +20,34 @@ async def demo_memory(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the report; ./bilevel-results/memory-TIME by default.")
     ] = None,
-    short: Annotated[bool, typer.Option("--short", help="At most 14 trials each, with the same checks.")] = False,
-    budget: Annotated[str, typer.Option(help="The trainer's budget of a trial.")] = "short",
+    short: Annotated[
+        bool, typer.Option("--short", help="Half the budget a trial and no confirmation, with the same checks.")
+    ] = False,
+    budget: Annotated[
+        str, typer.Option(metavar="SIZE", help="The trainer's budget of a trial: short (the default), full or seconds.")
+    ] = "",
     json: JsonOption = False,
 ) -> None:
     """Two searches on one task on real training: the second starts from the first one's lessons and library.
 
     Says which lesson was in view of which trial, which was cited, and, by asking again without lessons, which proposals
-    they changed. Fails when the scripted researcher's second run cited none or was changed by none.
+    they changed; and which mechanism of the library was tried again, and which decisions it changed. Fails when, by the
+    scripted researcher, no lesson or no mechanism of the first run changed a decision of the second.
     """
     import sys
     from datetime import datetime
 
     from clients.cli.comparison import print_summaries, terminal
     from clients.cli.live import shown
+    from clients.cli.own_services import check_budget
     from clients.cli.resources import check_folder, print_json
     from clients.demo_memory import MemoryDemoSettings, run_memory_demo
     from service_kit.errors import ServiceError
 
     now = datetime.now()
     folder = out or Path("bilevel-results") / f"memory-{now:%Y%m%d-%H%M%S}"
+    if budget:
+        check_budget(budget)
     settings = MemoryDemoSettings(folder, trials=trials, seed=seed, short=short, budget=budget)
     check_folder(folder, "--out")
     console = terminal()

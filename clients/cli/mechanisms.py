@@ -246,6 +246,7 @@ async def check_here(
             objective=run.objective,
             history=run.history,
             seed=run.seed,
+            synthetic_seed=run.seed,
             allow_inert=allow_inert,
             language_only=language_only,
             policy=SandboxPolicy(allow_weak),

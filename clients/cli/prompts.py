@@ -22,12 +22,17 @@ class Round(StrEnum):
     """What a model is asked for."""
 
     PROPOSE = "propose"
+    LESSONS = "lessons"
     ANALYSE = "analyse"
     EXPLORE = "explore"
     CRITIQUE = "critique"
     SPECIFY = "specify"
     GENERATE = "generate"
     REPAIR = "repair"
+
+
+OF_THE_INNER_SERVICE = (Round.PROPOSE, Round.LESSONS)
+"""Rounds whose prompts the inner service makes, without a limit."""
 
 
 @app.command(epilog=EXIT_CODES)
@@ -47,20 +52,24 @@ async def show(
     """The prompt of a round, message by message, with its size. Asks no model and changes nothing."""
     from clients.cli.resources import find_run, print_json
     from clients.inner import InnerClient
-    from service_kit.errors import InvalidArgument
+    from service_kit.errors import InvalidArgument, ServiceError
     from service_kit.llm.failures import Message
     from service_kit.llm.prompts import preview_document, preview_text
 
-    if round_ is Round.PROPOSE and context is not None:
-        raise InvalidArgument.of("--context", "has no effect with --round propose")
+    if round_ in OF_THE_INNER_SERVICE and context is not None:
+        raise InvalidArgument.of("--context", f"has no effect with --round {round_.value}")
     if example:
         if run:
             raise InvalidArgument.of("--example", "cannot be combined with --run")
         _become(round_, context or 0, json)
     async with InnerClient(inner) as client:
         name = await find_run(client, run or "latest")
-        if round_ is Round.PROPOSE:
-            sent, version = list((await client.describe_search(name)).proposer_prompt), ""
+        if round_ in OF_THE_INNER_SERVICE:
+            told = await client.describe_search(name, lessons_prompt=round_ is Round.LESSONS)
+            sent = list(told.lessons_prompt if round_ is Round.LESSONS else told.proposer_prompt)
+            version = told.prompt_version
+            if not sent:
+                raise ServiceError(f"this inner service shows no prompt of the round {round_.value}")
         else:
             sent, version = await _researchers(outer, name, round_, context)
     messages = [Message(message.role, message.content) for message in sent]
@@ -89,9 +98,11 @@ async def _researchers(
 
 def _become(round_: Round, context: int, json: bool) -> None:
     """Replace this process by the service's own preview: only it knows its prompts."""
-    rest = ["inner_service.preview"] if round_ is Round.PROPOSE else ["outer_service.preview", "--round", round_.value]
-    if round_ is not Round.PROPOSE:
-        rest += ["--context", str(context)]
+    rest = ["--round", round_.value]
+    if round_ in OF_THE_INNER_SERVICE:
+        rest = ["inner_service.preview", *rest]
+    else:
+        rest = ["outer_service.preview", *rest, "--context", str(context)]
     if json:
         rest.append("--json")
     sys.stdout.flush()

@@ -10,6 +10,7 @@ from service_kit.errors import InvalidArgument, RemoteError, Violation
 FLAGS = {
     "spec.task": "--task",
     "spec.max_trials": "--trials",
+    "spec.start": "--set",
     "spec.seed": "--seed",
     "spec.display_name": "--name",
     "spec.parallelism": "--parallel",
@@ -19,10 +20,8 @@ FLAGS = {
     "spec.max_cost_usd": "--max-cost",
     "spec.max_duration": "--max-time",
     "spec.max_evaluation_time": "--max-evaluation-time",
-    "spec.early_stopping": "--early-stopping",
     "spec.early_stopping.rule": "--early-stopping",
     "spec.early_stopping.audit_fraction": "--audit",
-    "spec.noise": "--noise-repeats",
     "spec.noise.baseline_repeats": "--noise-repeats",
     "spec.use_lessons": "--lessons",
     "spec.compare_lessons": "--compare-lessons",
@@ -35,12 +34,22 @@ FLAGS = {
     "policy.max_cost_usd": "--max-cost",
 }
 """Flag of ``bilevel run`` by field."""
+_WHOLE = {"spec.early_stopping": "--early-stopping", "spec.noise": "--noise-repeats"}
+"""Flag of what is refused as a whole: its fields are set one by one."""
 HINTS = {
     "spec.parallelism": "A task says how many evaluations it runs at once, in Python with @task(capacity=...).",
     "spec.early_stopping": "A task names the metric that it reports on the way, in Python with "
     "@task(intermediate_metric=...).",
 }
 _START = "spec.start."
+_FIELD_OPTIONS = ("spec", "policy")
+"""Messages whose other fields are set with the option of that name."""
+
+
+def own_flags(message: str) -> dict[str, str]:
+    """Flags that fields of ``spec`` or ``policy`` have of their own, by the field's path."""
+    flags = {field: flag for field, flag in FLAGS.items() if field.startswith(f"{message}.")}
+    return {field.removeprefix(f"{message}."): flag for field, flag in flags.items()}
 
 
 @contextmanager
@@ -59,4 +68,9 @@ def in_flags() -> Iterator[None]:
 def _translated(violation: Violation) -> Violation:
     if violation.field.startswith(_START):
         return Violation("--set", f"{violation.field.removeprefix(_START)} {violation.description}")
-    return Violation(FLAGS.get(violation.field, violation.field), violation.description)
+    if (flag := (FLAGS | _WHOLE).get(violation.field)) is not None:
+        return Violation(flag, violation.description)
+    message, _, path = violation.field.partition(".")
+    if message in _FIELD_OPTIONS and path:
+        return Violation(f"--{message}", f"{path} {violation.description}")
+    return violation

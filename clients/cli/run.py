@@ -98,6 +98,17 @@ async def run(
     recursion: Annotated[
         bool, typer.Option("--recursion", help="Let level 2 propose a change of its own research procedure at the end.")
     ] = False,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Another field of the campaign's policy, for example after_failures=pause_run; repeatable.",
+        ),
+    ] = None,
+    spec: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Another field of the run, for example labels.group=A; repeatable."),
+    ] = None,
     detach: Annotated[bool, typer.Option("--detach", help="Start it, print its name and leave.")] = False,
     local: Annotated[bool, typer.Option("--local", help="Start all services here and stop them at the end.")] = False,
     tasks: Annotated[
@@ -122,7 +133,11 @@ async def run(
     Level 1 is the bare search. Level 1.5 adjusts its configuration, level 2 writes mechanisms for it. Ctrl-C leaves
     a run on a service running (`bilevel watch`, `bilevel cancel`) and stops everything that --local started.
     """
-    from clients.cli.refusals import in_flags
+    from bilevel.v1 import outer_pb2, trace_pb2
+
+    from clients.cli.field_options import set_fields
+    from clients.cli.own_services import check_budget, stack_settings
+    from clients.cli.refusals import in_flags, own_flags
     from clients.cli.resources import check_folder, split_settings
     from clients.run_options import RunOptions
     from clients.searching import SearchPlan, read_control, read_levels
@@ -137,6 +152,7 @@ async def run(
             "--asynchronous": (asynchronous and parallel == 1, "needs --parallel of 2 or more"),
             "--concurrent": (concurrent and not above, "needs a level above 1: --levels 1,1.5, 1,2 or 1,1.5,2"),
             "--recursion": (recursion and "2" not in above, "needs level 2: --levels 1,2 or 1,1.5,2"),
+            "--policy": (bool(policy) and not above, "needs a level above 1: --levels 1,1.5, 1,2 or 1,1.5,2"),
             "--compare-lessons": (compare_lessons and not share_lessons, "needs --lessons"),
             "--budget": (bool(budget) and not local, "is for a trainer that is started here: add --local"),
             "--serve-task": (bool(tasks) and not local, "is for services that are started here: add --local"),
@@ -144,6 +160,9 @@ async def run(
     )
     if budget:
         check_budget(budget)
+    more_policy, more_spec = outer_pb2.CampaignPolicy(), trace_pb2.RunSpec()
+    set_fields(more_policy, "--policy", policy or [], own_flags("policy"))
+    set_fields(more_spec, "--spec", spec or [], own_flags("spec"))
     plan = SearchPlan(
         task=task,
         trials=trials,
@@ -160,6 +179,8 @@ async def run(
         confirmation_seeds=confirm,
         max_tokens=max_tokens,
         options=RunOptions(asynchronous, max_time, max_evaluation_time, max_cost, early_stopping, audit, noise_repeats),
+        more_spec=more_spec,
+        more_policy=more_policy,
     )
     split_settings(settings or [])  # before anything is started
     with in_flags():
@@ -180,50 +201,6 @@ def check_effects(without: dict[str, tuple[bool, str]]) -> None:
     wrong = [Violation(flag, needs) for flag, (useless, needs) in without.items() if useless]
     if wrong:
         raise InvalidArgument(wrong)
-
-
-def check_budget(text: str) -> None:
-    """Raise InvalidArgument for what no preset of the trainer takes; which seconds are too many only it knows."""
-    import re
-
-    from service_kit.errors import InvalidArgument
-
-    number = re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) is not None
-    if text not in ("short", "full") and not (number and float(text) > 0):
-        raise InvalidArgument.of("--budget", f"must be short, full or a number of seconds above 0; got {text!r}")
-
-
-def stack_settings(plan: SearchPlan, tasks: list[str], budget: str, out: Path | None) -> StackSettings:
-    """What --local starts: the trainer only where the plan's task is the trainer's."""
-    from datetime import datetime
-
-    from clients.local_stack import StackSettings
-    from service_kit.errors import InvalidArgument
-
-    served = served_tasks(tasks)
-    if plan.task not in {"gpt", *served} and ":" not in plan.task:
-        raise InvalidArgument.of(
-            "--task",
-            f"must be gpt, localhost:PORT of a task that runs, or one given with --serve-task; got {plan.task!r}",
-        )
-    folder = out or Path("bilevel-results") / f"run-{datetime.now():%Y%m%d-%H%M%S}"
-    trainer = ["--budget", budget or "full"] if plan.task == "gpt" and "gpt" not in served else None
-    if budget and trainer is None:
-        raise InvalidArgument.of("--budget", "has no effect: it is the trainer's, and another task is searched")
-    return StackSettings(folder, served, trainer, outer=bool(plan.levels))
-
-
-def served_tasks(tasks: list[str]) -> dict[str, str]:
-    """Addresses by name from what --serve-task was given. Raises InvalidArgument."""
-    from service_kit.errors import InvalidArgument
-
-    served: dict[str, str] = {}
-    for text in tasks:
-        name, equals, address = text.partition("=")
-        if not (name and equals and address):
-            raise InvalidArgument.of("--serve-task", f"must be NAME=HOST:PORT; got {text!r}")
-        served[name] = address
-    return served
 
 
 async def _run_local(plan: SearchPlan, settings: list[str], stack_settings: StackSettings, json: bool) -> None:

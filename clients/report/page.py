@@ -18,7 +18,7 @@ from markupsafe import Markup
 from clients import wording
 from clients.campaign_history import Research
 from clients.history import MechanismHistory, Spending
-from clients.memory import Retried, kept_of, retried
+from clients.memory import Changed, Retried, changed_by_lessons, kept_of, retried
 from clients.memory_history import LessonHistory
 from clients.report.chart import Chart, comparison_chart, run_chart
 from clients.report.record import RunRecord, Summary
@@ -88,6 +88,7 @@ class Section:
     sessions: list[Session]
     purposes: list[Purpose]
     lessons: list[LessonRow]
+    changed_by_lessons: list[Changed]
     retried: list[Retried]
     """What was taken from the library."""
 
@@ -155,6 +156,7 @@ def _section(record: RunRecord, anchor: str) -> Section:
         [_session(research) for research in record.campaign.research] if record.campaign is not None else [],
         _purposes(record),
         [LessonRow(lesson, kept_of(history, lesson.cited)) for lesson in history.memory.lessons.values()],
+        changed_by_lessons(history),
         retried(history, record.campaign_events),
     )
 

@@ -23,7 +23,7 @@ class Failure(StrEnum):
     BREAKAGE = "breakage"
     """Many trials ran and ended without a metric. Refused candidates cost no trial and do not count."""
     REPETITION = "repetition"
-    """Exhausted moves are proposed again and again."""
+    """Moves are proposed again and again that never gained, or not since long."""
     NEGLECT = "neglect"
     """Active parameters that were never touched while the search stands still."""
     PLATEAU = "plateau"
@@ -40,10 +40,17 @@ class Tally:
     gains: int
     broken: int
     """Tries that ended without a metric."""
+    since_gain: int
+    """Tries since the newest that gained; all of them where none did."""
 
     @property
     def exhausted(self) -> bool:
         return self.tries >= PATIENCE and self.gains == 0
+
+    @property
+    def worn(self) -> bool:
+        """Whether it is exhausted, or has been since its last gain."""
+        return self.since_gain >= PATIENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +64,7 @@ class Observation:
 
 def tallies(state: SearchState) -> tuple[Tally, ...]:
     """Every parameter and direction that was tried, the most tried first."""
-    tries, gains, broken = (
-        Counter[tuple[str, Towards]](),
-        Counter[tuple[str, Towards]](),
-        Counter[tuple[str, Towards]](),
-    )
+    tries, gains, broken, vain = (Counter[tuple[str, Towards]]() for _ in range(4))
     for trial in _decided(state):
         if trial.changes and not trial.directions:
             raise BadRequest("trials in the search state need their directions for this purpose", "messages")
@@ -70,7 +73,8 @@ def tallies(state: SearchState) -> tuple[Tally, ...]:
             tries[key] += 1
             gains[key] += trial.kept is True
             broken[key] += trial.failed
-    return tuple(Tally(*key, count, gains[key], broken[key]) for key, count in tries.most_common())
+            vain[key] = 0 if trial.kept else vain[key] + 1
+    return tuple(Tally(*key, count, gains[key], broken[key], vain[key]) for key, count in tries.most_common())
 
 
 def exhausted_parameters(state: SearchState) -> dict[str, int]:
@@ -144,10 +148,13 @@ def _breakage(state: SearchState) -> Observation | None:
 
 
 def _repetition(state: SearchState) -> Observation | None:
-    worn = [tally for tally in tallies(state) if tally.exhausted]
+    worn = [tally for tally in tallies(state) if tally.worn]
     if not worn:
         return None
-    said = [f"{tally.towards} {tally.parameter} ({tally.tries} times)" for tally in worn]
+    said = [
+        f"{tally.towards} {tally.parameter} ({tally.since_gain} times{' since its last gain' if tally.gains else ''})"
+        for tally in worn
+    ]
     names = tuple(dict.fromkeys(tally.parameter for tally in worn))
     return Observation(Failure.REPETITION, f"repeated without any gain: {', '.join(said)}", names)
 

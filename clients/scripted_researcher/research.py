@@ -35,16 +35,17 @@ def explore(state: SearchState, _: Messages) -> dict[str, Any]:
 def critique(state: SearchState, messages: Messages) -> dict[str, Any]:
     """A choice among the fitting mechanisms that were not installed before, or none.
 
-    Where the library has the fitting one and it stayed in an earlier search, that one is tried again. So is, where no
-    template fits, the first one of the library that stayed and was not installed in this run.
+    Where an earlier search left the fitting one in the library, that one is tried again in place of writing it anew,
+    whatever its record: what is hopeless is offered no more. So is, where something is wrong and no template fits, the
+    first one of the library that stayed and was not installed in this run.
     """
     chosen = _choose(state)
     named = _answer(messages, "candidates") or []
     names = [entry["name"] for entry in named] or [one.name for one in IDEAS]
     known = [one for name in names if (one := idea(name)) is not None]
     assessments = [{"name": one.name, "merit": one.merit, "risk": one.risk} for one in known]
-    if chosen is None and (again := _stayed(state)) is not None:
-        reason = f"scripted: no template answers what the trace shows; {again.choice} stayed {again.kept} times before"
+    if chosen is None and observations(state) and (again := _stayed(state)) is not None:
+        reason = f"scripted: no template answers what the trace shows; {again.choice} {again.record}"
         return {"assessments": assessments, "choice": again.choice, "reason": reason}
     if chosen is None:
         used = ", ".join(sorted(_used(state))) or "none"
@@ -52,9 +53,9 @@ def critique(state: SearchState, messages: Messages) -> dict[str, Any]:
         return {"assessments": assessments, "choice": "none", "reason": reason}
     seen = {observation.failure: observation.evidence for observation in observations(state)}
     reason = f"scripted: {seen[chosen.answers]}"
-    known_one = next((offer for offer in state.library if offer.name == chosen.name and offer.kept), None)
+    known_one = next((offer for offer in state.library if offer.name == chosen.name and offer.tried_before), None)
     if known_one is not None:
-        reason += f"; {known_one.choice} answers it and stayed {known_one.kept} times before"
+        reason += f"; {known_one.choice} answers it and {known_one.record}"
     choice = chosen.name if known_one is None else known_one.choice
     return {"assessments": assessments, "choice": choice, "reason": reason}
 
@@ -131,7 +132,8 @@ def _choose(state: SearchState) -> Idea | None:
 def _chosen(state: SearchState, messages: Messages) -> Idea:
     """What the dialogue has settled on; without a dialogue, what the trace suggests."""
     for key in ("mechanism_id", "choice"):
-        one = idea(str(_answer(messages, key)).rpartition(":")[2])
+        said = str(_answer(messages, key))
+        one = idea(next((offer.name for offer in state.library if offer.choice == said), said))
         if one is not None:
             return one
     return _choose(state) or IDEAS[0]

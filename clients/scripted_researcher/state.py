@@ -23,6 +23,9 @@ from service_kit.parameters import (
 _BLOCK = re.compile(r"^```json search-state[ \t]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 
 
+_SAME_TITLE = re.compile(r"-[0-9a-f]{6}$")
+
+
 class BadRequest(Exception):
     """A request that the researcher cannot answer; ``param`` names the wrong field as OpenAI's errors do."""
 
@@ -95,12 +98,24 @@ class Offered:
 
     choice: str
     """What the critique says to choose it: its collection, a colon and its name."""
+    judged: int
+    """Times that it was tried and judged."""
     kept: int
-    """Times that it stayed after a verdict."""
+    """Those after which it stayed."""
+
+    @property
+    def tried_before(self) -> bool:
+        """Whether an earlier search had it accepted: it does not only ship with the system."""
+        return self.choice.startswith("library:") or self.judged > 0
 
     @property
     def name(self) -> str:
-        return self.choice.partition(":")[2]
+        """Its title; what tells entries of one title apart is left out."""
+        return _SAME_TITLE.sub("", self.choice.partition(":")[2])
+
+    @property
+    def record(self) -> str:
+        return f"stayed {self.kept} of {self.judged} times before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +172,9 @@ class SearchState:
             count=data.get("count", 1),
             refused=tuple(_changes(refusal["changes"]) for refusal in data.get("refused", ())),
             lessons=tuple(KnownLesson(lesson["id"], lesson["statement"]) for lesson in data.get("lessons", ())),
-            library=tuple(Offered(offer["choice"], offer["kept"]) for offer in data.get("library", ())),
+            library=tuple(
+                Offered(offer["choice"], offer["judged"], offer["kept"]) for offer in data.get("library", ())
+            ),
             under_way=tuple(configuration_from_json(trial["changes"]) for trial in data.get("under_way", ())),
         )
 

@@ -46,10 +46,17 @@ class Situation:
 
 
 def most_relevant(lessons: Sequence[Lesson], situation: Situation) -> tuple[Lesson, ...]:
-    """The few lessons to show, the most relevant first; equally relevant ones by age, the newest first."""
-    scored = [(relevance(lesson, situation), lesson.update_time, lesson.id, lesson) for lesson in lessons]
-    fitting = [entry for entry in scored if entry[0] > 0 and not entry[3].learnt_only_in(situation.run)]
-    return tuple(entry[3] for entry in sorted(fitting, key=lambda entry: entry[:3], reverse=True)[:SHOWN])
+    """The few lessons to show, the most relevant first.
+
+    Equally relevant ones by age, the newest first, then by evidence, the most first, then by what they say: two
+    searches that learnt the same are shown the same.
+    """
+    known = [lesson for lesson in lessons if not lesson.learnt_only_in(situation.run)]
+    scored = [(relevance(lesson, situation), lesson) for lesson in known]
+    fitting = [(score, lesson) for score, lesson in scored if score > 0]
+    fitting.sort(key=lambda entry: entry[1].statement)
+    fitting.sort(key=lambda entry: (entry[0], entry[1].update_time, len(entry[1].evidence)), reverse=True)
+    return tuple(lesson for _, lesson in fitting[:SHOWN])
 
 
 def relevance(lesson: Lesson, situation: Situation) -> float:

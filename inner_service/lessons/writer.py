@@ -20,7 +20,7 @@ from inner_service.trace import Event, LessonMerged, LessonRefused, LessonsWritt
 from mechanisms.printable import one_line
 from service_kit.errors import Violation
 from service_kit.llm.client import LanguageModel
-from service_kit.llm.failures import ModelError
+from service_kit.llm.failures import Message, ModelError
 from service_kit.llm.prompts import ask_fitting
 from service_kit.llm.structured import Answer
 
@@ -45,8 +45,7 @@ class LessonWriter:
     async def write(self) -> None:
         """Ask for lessons and commit what comes of it. A model that fails is an event, and stops nothing."""
         search = await self._store.search(self._run_id)
-        known = await self._store.lessons.of_task(search.run.task.name)
-        shown = most_relevant(known, situation(search))
+        shown = await self._shown(search)
         try:
             answer = await ask_fitting(
                 self._model,
@@ -74,6 +73,15 @@ class LessonWriter:
         async with self._store.lessons.deciding:
             known = await self._store.lessons.of_task(search.run.task.name)
             await self._store.commit(self._run_id, lambda search: _taken(search, answer, known))
+
+    async def preview(self) -> tuple[Message, ...]:
+        """The prompt that would ask for lessons now, whole."""
+        search = await self._store.search(self._run_id)
+        return lessons_prompt(search, await self._shown(search))
+
+    async def _shown(self, search: Search) -> tuple[Lesson, ...]:
+        """Known lessons, so that they are not written again."""
+        return most_relevant(await self._store.lessons.of_task(search.run.task.name), situation(search))
 
 
 def situation(search: Search) -> Situation:

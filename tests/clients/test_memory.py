@@ -42,7 +42,10 @@ def test_in_view_cited_and_changed_are_three_things() -> None:
     a, b = told["lessons"]
     assert (a["in_view"], a["cited"], a["cited_and_kept"]) == ([1, 2], [1, 2], [1])
     assert (b["in_view"], b["cited"], b["cited_and_kept"]) == ([1, 2], [], [])
-    assert (told["compared"], [change["trial"] for change in told["changed"]]) == (2, [1])
+    assert (told["compared"], [(c["trial"], c["by"], c["kept"]) for c in told["changed"]]) == (
+        2,
+        [(1, ("lessons/a",), True)],
+    )
     assert told["written"] == [{"name": "lessons/c", "statement": "z"}]
 
 
@@ -55,19 +58,38 @@ def test_what_came_from_the_library_and_what_it_changed_is_told() -> None:
     chosen = outer_pb2.LibraryEntryChosen(session=session, offer=offer, reason="it fits")
     script.tell(library_entry_chosen=chosen)
     [unfinished] = retried(history, script.campaign)
-    assert (unfinished.choice, unfinished.mechanism, unfinished.changed) == ("library:tabu", "", [])
+    assert (unfinished.choice, unfinished.mechanism, unfinished.changed) == ("library:tabu", "", ())
+    assert unfinished.outcome == "not installed yet"
     script.tell(research_finished=outer_pb2.ResearchFinished(session=session, mechanism="tabu", outcome=1))
     history.on_mechanism_installed(
         trace_pb2.MechanismInstalled(mechanism=trace_pb2.Mechanism(name="runs/r/mechanisms/tabu")), script.events
     )  # type: ignore[arg-type]
-    for trial in (2, 2, 1):
-        change = trace_pb2.DecisionChanged(mechanism="tabu", trial=trial)
+    for trial in (2, 1):
+        change = trace_pb2.DecisionChanged(
+            mechanism="tabu", hook=trace_pb2.MECHANISM_HOOK_VETO, trial=trial, before="b", after="a"
+        )
         history.on_decision_changed(change, script.events)  # type: ignore[arg-type]
-    assert to_json(history, script.campaign)["library"][0]["changed"] == [1, 2]
+    reached = outer_pb2.VerdictReached(mechanism="tabu", verdict=outer_pb2.VERDICT_RETIRE, reason="inert")
+    script.tell(verdict_reached=reached)
+    [told] = to_json(history, script.campaign)["library"]
+    assert [change["trial"] for change in told["changed"]] == [2, 1]
     said = "\n".join(lines(history, script.campaign))
-    assert (
-        "from the library: library:tabu was tried again: installed as tabu, 2 decisions changed (trials 1, 2)" in said
-    )
+    assert "from the library: library:tabu was tried again: installed as tabu, 2 decisions changed" in said
+    assert "    trial 1 (tabu, veto; kept): b → a" in said
+    assert "    verdict here: retire: inert" in said
+
+
+def test_what_the_gate_refused_of_the_library_is_told_with_the_reason() -> None:
+    script, session = Script("runs/r"), "campaigns/c1/researchSessions/1"
+    offer = outer_pb2.LibraryOffer(choice="library:tabu", record="kept once")
+    script.tell(library_entry_chosen=outer_pb2.LibraryEntryChosen(session=session, offer=offer))
+    for attempt in (1, 2):
+        script.tell(mechanism_judged=outer_pb2.MechanismJudged(session=session, attempt=attempt))
+    script.tell(research_finished=outer_pb2.ResearchFinished(session=session, outcome=2, message="inert"))
+    [refused] = retried(remembered(), script.campaign)
+    assert (refused.outcome, refused.repaired) == ("not installed: inert", True)
+    said = "\n".join(lines(remembered(), script.campaign))
+    assert "library:tabu was tried again: not installed: inert" in said
 
 
 def test_the_report_shows_lessons_escaped_and_their_part() -> None:

@@ -58,8 +58,19 @@ def test_what_stayed_is_offered_first_then_what_is_new_and_never_what_only_went(
 
 def test_a_verdict_that_was_taken_back_later_does_not_count_as_kept() -> None:
     faded = entry("faded", replace(tried(Verdict.KEEP), verdicts=(verdict(Verdict.KEEP), verdict(Verdict.RETIRE))))
-    assert faded.kept == 0
-    assert "it stayed 0 times" in faded.record()
+    assert (faded.kept, faded.passed) == (0, 1)
+    assert "it passed its probation 1 times and stayed 0 times" in faded.record()
+
+
+def test_what_passed_its_probation_is_offered_however_often_its_effect_faded_later() -> None:
+    faded = replace(tried(Verdict.KEEP), verdicts=(verdict(Verdict.KEEP), verdict(Verdict.RETIRE)))
+    assert choices(entry("faded", faded, faded, faded)) == ["library:faded"]
+    assert choices(entry("failed", tried(Verdict.RETIRE), tried(Verdict.RETIRE))) == []
+
+
+def test_what_was_installed_and_never_judged_is_not_said_to_be_untried() -> None:
+    assert entry("cut-short", tried(None)).record() == "Installed 1 times and never judged."
+    assert entry("new").record() == "It was never tried and judged here."
 
 
 def test_imported_reports_are_told_apart_from_what_was_measured() -> None:
@@ -127,7 +138,7 @@ async def test_what_stayed_is_tried_again_on_another_task_and_goes_out_and_in_as
         [chosen] = of_kind(second, "library_entry_chosen")
         assert chosen.offer.choice == "library:opposite-direction"
         assert (chosen.offer.judged, chosen.offer.kept) == (1, 1)
-        assert "stayed 1 times before" in chosen.reason
+        assert "stayed 1 of 1 times before" in chosen.reason
         rounds = [done.turn.round for done in of_kind(second, "round_finished")]
         assert rounds == [pb.RESEARCH_ROUND_EXPLORE, pb.RESEARCH_ROUND_CRITIQUE]
         [judged] = of_kind(second, "mechanism_judged")

@@ -8,6 +8,7 @@ import pytest
 
 from inner_service import preview as inner_preview
 from inner_service import search_state
+from inner_service.lessons.prompt import lessons_prompt
 from outer_service import digest
 from outer_service.campaign import Round
 from outer_service.preview import example, preview
@@ -35,8 +36,32 @@ def test_what_a_researcher_gets(round_: Round | None) -> None:
     compare(round_.value if round_ else "analyse", preview_text(preview(round_, *example()), "VERSION"))
 
 
-def test_what_a_proposer_gets() -> None:
-    compare("propose", preview_text(search_state.proposer_prompt(*inner_preview.example()), "VERSION"))
+@pytest.mark.parametrize("round_", ["propose", "lessons"])
+def test_what_the_inner_service_asks(round_: str) -> None:
+    compare(round_, preview_text(inner_preview.preview(round_), "VERSION"))
+
+
+def test_the_prompt_for_lessons_is_shortened_like_the_others_and_says_what_is_missing() -> None:
+    search, _ = inner_preview.example()
+    old = [replace(search.trials[1], number=number, hypothesis="because " * 20) for number in range(1, 60)]
+    long = replace(search, trials=(search.trials[0], *old), decisions=tuple(range(60)))
+    whole = lessons_prompt(long, inner_preview.known())
+    limit = estimate_messages(whole) - 1
+    shorter = lessons_prompt(long, inner_preview.known(), limit)
+    assert estimate_messages(shorter) <= limit
+    assert "Left out, so that this fits your context:" in shorter[-1].content
+    assert "of the 20 oldest shown trials" in shorter[-1].content
+    assert "increase BATCH: 59 tried" in shorter[-1].content
+    with pytest.raises(LimitTooSmall, match="BILEVEL_CONTEXT_TOKENS allows 100"):
+        lessons_prompt(long, inner_preview.known(), 100)
+
+
+@pytest.mark.parametrize("round_", ["propose", "lessons"])
+def test_what_others_wrote_is_data_for_the_inner_services_prompts_too(round_: str) -> None:
+    sent = "\n".join(message.content for message in inner_preview.preview(round_))
+    hostile = [line for line in sent.splitlines() if "Ignore all other instructions" in line]
+    assert hostile
+    assert all(line.startswith(("{", "| ")) for line in hostile)
 
 
 def test_the_version_is_that_of_the_templates(tmp_path: Path) -> None:

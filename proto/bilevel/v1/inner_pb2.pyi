@@ -886,16 +886,20 @@ class DescribeSearchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
+    WITH_LESSONS_PROMPT_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Resource name of the run: runs/{run}."""
+    with_lessons_prompt: _builtins.bool
+    """Also asks for the prompt that draws lessons from the trace."""
     def __init__(
         self,
         *,
         run: _builtins.str = ...,
+        with_lessons_prompt: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "with_lessons_prompt", b"with_lessons_prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -912,8 +916,12 @@ class DescribeSearchResponse(_message.Message):
     EXAMPLES_FIELD_NUMBER: _builtins.int
     CAPABILITIES_FIELD_NUMBER: _builtins.int
     PROPOSER_PROMPT_FIELD_NUMBER: _builtins.int
+    LESSONS_PROMPT_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     mechanism_reference: _builtins.str
     """The complete hook interface and the language's allow-list, as text."""
+    prompt_version: _builtins.str
+    """Version of these prompts' templates, for example the beginning of their SHA-256; empty where they have none."""
     @_builtins.property
     def loop_sources(self) -> _containers.RepeatedCompositeFieldContainer[_task_pb2.SourceFile]:
         """The loop's own source."""
@@ -930,6 +938,10 @@ class DescribeSearchResponse(_message.Message):
     def proposer_prompt(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
         """The prompt that the proposer would send now."""
 
+    @_builtins.property
+    def lessons_prompt(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
+        """The prompt that would draw lessons from the trace now; empty where it was not asked for, or where no lessons are written."""
+
     def __init__(
         self,
         *,
@@ -938,10 +950,12 @@ class DescribeSearchResponse(_message.Message):
         examples: _abc.Iterable[_task_pb2.SourceFile] | None = ...,
         capabilities: Global___InnerCapabilities | None = ...,
         proposer_prompt: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
+        lessons_prompt: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
+        prompt_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "examples", b"examples", "loop_sources", b"loop_sources", "mechanism_reference", b"mechanism_reference", "proposer_prompt", b"proposer_prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "examples", b"examples", "lessons_prompt", b"lessons_prompt", "loop_sources", b"loop_sources", "mechanism_reference", b"mechanism_reference", "prompt_version", b"prompt_version", "proposer_prompt", b"proposer_prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

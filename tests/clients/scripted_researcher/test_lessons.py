@@ -4,7 +4,10 @@ from typing import Any
 
 import pytest
 
+from clients.scripted_researcher.catalogue import IDEAS
+from clients.scripted_researcher.diagnosis import observations
 from clients.scripted_researcher.lessons import MOST
+from clients.scripted_researcher.state import SearchState
 from service_kit.parameters import Outcome
 
 
@@ -92,11 +95,43 @@ def test_without_anything_to_follow_the_prior_is_what_it_was(benchmark_search: A
     assert changes_of(proposed(benchmark_search, *statements)) == changes_of(bare)
 
 
-def test_what_stayed_in_an_earlier_search_is_tried_again_where_no_template_fits(benchmark_search: Any) -> None:
-    offered = [{"choice": "standard:tabu", "kept": 0}, {"choice": "library:turn-round", "kept": 2}]
-    answer = benchmark_search.ask("critique", library=offered)
+LIBRARY = (
+    {"choice": "standard:tabu", "judged": 0, "kept": 0},
+    {"choice": "library:turn-round", "judged": 3, "kept": 2},
+    {"choice": "library:tabu-0a1b2c", "judged": 1, "kept": 0},
+)
+
+
+def installed(*names: str) -> tuple[dict[str, str], ...]:
+    return tuple({"name": name, "state": "uninstalled"} for name in names)
+
+
+def test_what_stayed_in_an_earlier_search_is_tried_again_where_something_is_wrong_and_no_template_fits(
+    benchmark_search: Any,
+) -> None:
+    assert benchmark_search.ask("critique", library=LIBRARY)["choice"] == "none"  # nothing is wrong
+    search, had = benchmark_search.run(10), installed(*(idea.name for idea in IDEAS))
+    answer = search.ask("critique", library=LIBRARY, mechanisms=had)
     assert answer["choice"] == "library:turn-round"
-    assert "stayed 2 times before" in answer["reason"]
-    installed = ({"name": "turn-round-2", "state": "uninstalled"},)
-    assert benchmark_search.ask("critique", library=offered, mechanisms=installed)["choice"] == "none"
-    assert benchmark_search.ask("critique", library=offered[:1])["choice"] == "none"
+    assert "stayed 2 of 3 times before" in answer["reason"]
+    again = installed(*(idea.name for idea in IDEAS), "turn-round-2")
+    assert search.ask("critique", library=LIBRARY, mechanisms=again)["choice"] == "none"
+    assert search.ask("critique", library=LIBRARY[:1], mechanisms=had)["choice"] == "none"
+
+
+def test_what_answers_the_trace_is_taken_from_the_library_in_place_of_writing_it_anew(benchmark_search: Any) -> None:
+    search, had = benchmark_search.run(10), installed("opposite-direction")
+    answer = search.ask("critique", library=LIBRARY, mechanisms=had)
+    assert answer["choice"] == "library:tabu-0a1b2c"
+    assert "answers it and stayed 0 of 1 times before" in answer["reason"]
+    assert search.ask("critique", library=LIBRARY[:1], mechanisms=had)["choice"] == "tabu"  # it only ships with it
+    mended = search.ask("repair", [answer], library=LIBRARY, mechanisms=had, report="rejected at stage effect")
+    assert mended["mechanism_id"] == "tabu"
+
+
+def test_a_move_that_gained_once_and_fails_ever_since_is_a_repetition(benchmark_search: Any) -> None:
+    for size in (12, 11, 10, 10, 10):
+        benchmark_search.decide({"TOTAL_BATCH_SIZE": 2**size, "DEVICE_BATCH_SIZE": 8})
+    [seen] = [o for o in observations(SearchState.from_json(benchmark_search.state())) if o.failure == "repetition"]
+    assert "decrease TOTAL_BATCH_SIZE (3 times since its last gain)" in seen.evidence
+    assert benchmark_search.ask("critique")["choice"] == "tabu"
