@@ -58,7 +58,10 @@ def cost(usage: common_pb2.TokenUsage, *, scripted: bool) -> str:
 def _created(what: outer_pb2.CampaignCreated) -> Iterator[str]:
     levels = " and ".join(_LEVELS.get(level, str(level)) for level in what.policy.levels) or "none"
     mode = wording.member(outer_pb2.CampaignMode.Name(what.policy.mode), "CAMPAIGN_MODE_")
-    yield f"Levels {levels}, {mode}."
+    control = what.policy.control
+    instead = f", control {wording.member(outer_pb2.Control.Name(control), 'CONTROL_')} in place of research"
+    recursion = ", may change its research procedure" if what.policy.recursion else ""
+    yield f"Levels {levels}, {mode}{instead if control else ''}{recursion}."
 
 
 def _cycle(what: outer_pb2.CycleStarted) -> Iterator[str]:
@@ -108,6 +111,8 @@ def _research(what: outer_pb2.ResearchStarted) -> Iterator[str]:
 
 def _chosen(what: outer_pb2.LibraryEntryChosen) -> Iterator[str]:
     yield f"  2 tries {what.offer.choice} of the library again: {_first(what.offer.record)}"
+    if what.reason:
+        yield f"      because {_first(what.reason)}"
 
 
 def _cleared(what: outer_pb2.HistoryCleared) -> Iterator[str]:
@@ -169,8 +174,12 @@ def _state(what: outer_pb2.CampaignStateChanged) -> Iterator[str]:
     yield f"  campaign {state}" + (f": {what.reason}" if what.reason else "")
 
 
+def _availability(what: common_pb2.AvailabilityChanged) -> Iterator[str]:
+    yield f"  {wording.availability(what)}"
+
+
 def _anything(kind: str, what: Any) -> Iterator[str]:
-    """A kind of event without words of its own: its plain fields."""
+    """A kind of event that is newer than this client's words: its plain fields."""
     fields = ", ".join(
         f"{field.name} {_first(str(value))}"
         for field, value in what.ListFields()
@@ -207,4 +216,5 @@ _TELL: dict[str, Callable[[Any], Iterator[str]]] = {
     "history_cleared": _cleared,
     "procedure_judged": _procedure_judged,
     "procedure_changed": _procedure_changed,
+    "availability_changed": _availability,
 }

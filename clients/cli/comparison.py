@@ -27,7 +27,7 @@ _ROWS: Sequence[tuple[str, Callable[[Summary], str]]] = (
     ("tokens", lambda s: f"{s.prompt_tokens + s.completion_tokens:,} in {wording.count(s.model_calls, 'call')}"),
     ("cost", lambda s: wording.cost(s.cost_usd, scripted=s.scripted)),
     ("no evaluation ran", lambda s: f"{s.waiting_share:.0%} of {wording.duration(s.wall_seconds)}"),
-    ("of it paused for the outer loop", lambda s: f"{s.paused_share:.0%}"),
+    ("paused for the outer loop", lambda s: f"{s.paused_share:.0%}"),
     ("answered by", lambda s: s.answered_by),
 )
 

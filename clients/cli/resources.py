@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bilevel.v1 import outer_pb2
+
     from clients.inner import InnerClient
     from clients.outer import OuterClient
     from service_kit.parameters import Value
 
 
 MOST_RUNS = 100_000
-"""Newest runs among which one is found by its display name."""
+"""Newest runs, and campaigns, among which one is found by its display name."""
 
 
 async def find_run(inner: InnerClient, text: str) -> str:
@@ -50,29 +52,41 @@ async def find_run(inner: InnerClient, text: str) -> str:
 async def find_campaign(outer: OuterClient, inner: InnerClient, text: str) -> str:
     """Resource name of a campaign: from its name or id, ``latest``, or the name, id or display name of its run.
 
-    Raises NotFound where there is none, which says whether the run exists.
+    Raises NotFound where there is none, which says whether the run exists, and InvalidArgument listing the ids where
+    several fit.
     """
     from service_kit.errors import NotFound
 
-    campaigns = await outer.list_campaigns()
+    campaigns = await outer.list_campaigns(MOST_RUNS)
     if text == "latest":
         if not campaigns:
             raise NotFound("campaign", text, hint="Start one with `bilevel run --levels 1,1.5,2`.")
         return campaigns[0].name
-    wanted = {text, f"campaigns/{text}"}
+    if text.startswith("campaigns/"):
+        return text
+    if any(campaign.name == f"campaigns/{text}" for campaign in campaigns):
+        return f"campaigns/{text}"
     runs = {text, f"runs/{text}"}
-    found = [c.name for c in campaigns if c.name in wanted] or [c.name for c in campaigns if c.run in runs]
-    if found or text.startswith("campaigns/"):
-        return found[0] if found else text
+    if found := [campaign for campaign in campaigns if campaign.run in runs]:
+        return _one_campaign(text, found)
     named = [run.name for run in await inner.list_runs(MOST_RUNS) if run.name in runs or run.spec.display_name == text]
-    found = [c.name for c in campaigns if c.run in named]
+    found = [campaign for campaign in campaigns if campaign.run in named]
     if not found and named:
         hint = "The run has none: no outer loop supervises it. `bilevel run --levels 1,1.5,2` starts one that has."
         raise NotFound("campaign of", named[0], hint)
     if not found:
         hint = "`bilevel campaign list` lists those that exist, `bilevel runs` the runs."
         raise NotFound("campaign", text, hint)
-    return found[0]
+    return _one_campaign(text, found)
+
+
+def _one_campaign(text: str, found: Sequence[outer_pb2.Campaign]) -> str:
+    from service_kit.errors import InvalidArgument
+
+    if len(found) > 1:
+        ids = ", ".join(f"{campaign.name.removeprefix('campaigns/')} ({campaign.run})" for campaign in found)
+        raise InvalidArgument.of("CAMPAIGN", f"must be one campaign; several fit {text!r}: {ids}")
+    return found[0].name
 
 
 async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> dict[str, Value]:

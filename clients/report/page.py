@@ -133,6 +133,7 @@ def _environment() -> Environment:
         "verdict": lambda number: wording.member(outer_pb2.Verdict.Name(number), "VERDICT_"),
         "count": wording.count,
         "interval": wording.interval,
+        "percent": "{:.0%}".format,
     }
     return environment
 

@@ -115,7 +115,8 @@ class Offered:
 
     @property
     def record(self) -> str:
-        return f"stayed {self.kept} of {self.judged} times before"
+        """What became of it, in words."""
+        return f"stayed {self.kept} of {self.judged} times before" if self.judged else "was never judged before"
 
 
 @dataclass(frozen=True, slots=True)

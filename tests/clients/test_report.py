@@ -57,6 +57,17 @@ def test_scripted_answers_are_labelled_at_the_top(bilevel: RunRecord) -> None:
     assert "The scripted researcher answered here" in render_page([bilevel])
 
 
+def test_the_share_of_time_without_an_evaluation_is_on_the_page(bare: RunRecord, bilevel: RunRecord) -> None:
+    page, summary = render_page([bare, bilevel]), bilevel.summary()
+    assert 0 < summary.waiting_share < 1
+    row = page[page.index('<th scope="row">no evaluation ran</th>') :].partition("</tr>")[0]
+    for record in (bare, bilevel):
+        s = record.summary()
+        assert f"{s.waiting_share:.0%} of {wording.duration(s.wall_seconds)}" in row
+        assert f"{s.paused_share:.0%} paused for the outer loop or a person" in row
+    assert page.count("<dt>no evaluation ran</dt>") == 2
+
+
 def test_a_run_of_a_real_model_carries_no_such_label(bare: RunRecord) -> None:
     events = []
     for event in bare.events:

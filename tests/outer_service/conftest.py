@@ -189,8 +189,8 @@ class Services:
         """The environment in which a service asks the scripted researcher."""
         return {"OPENAI_BASE_URL": f"http://{self.researcher}/v1", "BILEVEL_MODEL": "scripted-researcher"}
 
-    async def run(self, trials: int = 10, checkpoint: int = 5, task: str = "valley") -> str:
-        spec = trace_pb2.RunSpec(task=task, max_trials=trials, seed=1, checkpoint_every=checkpoint)
+    async def run(self, trials: int = 10, checkpoint: int = 5, task: str = "valley", **more: Any) -> str:
+        spec = trace_pb2.RunSpec(task=task, max_trials=trials, seed=1, checkpoint_every=checkpoint, **more)
         created = await self.inner.CreateRun(inner_pb2.CreateRunRequest(spec=spec))
         return str(created.run.name)
 

@@ -10,7 +10,7 @@ import pytest
 from bilevel.v1 import common_pb2
 from bilevel.v1 import outer_pb2 as pb
 
-from clients.campaign_story import cost, document, story
+from clients.campaign_story import _TELL, cost, document, story
 from tests.outer_service.conftest import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -71,13 +71,31 @@ async def test_a_campaign_is_told_and_its_prompts_are_shown(services: Any, scrip
         "prompts", "show", "--round", "propose", "--run", run, "--json", "--inner", services.inner_address
     )
     assert [message["role"] for message in json.loads(proposer)["messages"]] == ["system", "user"]
+    lessons = await bilevel("prompts", "show", "--round", "lessons", "--run", run, *at_inner)
+    assert "Write at most 5 lessons" in lessons
+    assert "increase" in lessons
+    refused = await bilevel("prompts", "show", "--round", "lessons", "--context", "9", *at_inner, code=2)
+    assert "--context: has no effect with --round lessons" in refused
     missing = await bilevel("campaign", "show", "runs/none", *at, *at_inner, code=1)
     assert "campaign 'runs/none'" in missing
+
+
+async def test_a_name_that_several_runs_bear_is_refused_with_the_campaigns(services: Any, scripted_outer: Any) -> None:
+    runs = [await services.run(trials=1, checkpoint=5, display_name="twice") for _ in range(2)]
+    campaigns = [await scripted_outer.campaign(run, levels=[pb.LEVEL_CONFIGURATION]) for run in runs]
+    at = ("--outer", scripted_outer.address, "--inner", services.inner_address)
+    said = await bilevel("campaign", "show", "twice", *at, code=2)
+    assert "CAMPAIGN: must be one campaign; several fit 'twice': " in said
+    for run, campaign in zip(runs, campaigns, strict=True):
+        assert f"{campaign.name.removeprefix('campaigns/')} ({run})" in said
+    assert "RUN: must be one run; several are named 'twice'" in await bilevel("report", "twice", *at, code=2)
+    assert f"supervises {runs[0]}" in await bilevel("campaign", "show", runs[0], *at)
 
 
 async def test_an_example_needs_no_service() -> None:
     assert "Round 4 of 4, generate." in await bilevel("prompts", "show", "--example", "--round", "generate")
     assert "Propose exactly 1 candidate" in await bilevel("prompts", "show", "--example", "--round", "propose")
+    assert "Lessons that are known already." in await bilevel("prompts", "show", "--example", "--round", "lessons")
 
 
 async def test_what_a_client_does_not_know_is_shown_and_not_lost() -> None:
@@ -91,17 +109,33 @@ async def test_what_a_client_does_not_know_is_shown_and_not_lost() -> None:
     assert len(document(head, [unknown, changed])["events"]) == 2
 
 
+async def test_every_kind_of_event_has_words_of_its_own() -> None:
+    kinds = {field.name for field in pb.CampaignEvent.DESCRIPTOR.oneofs_by_name["event"].fields}
+    assert set(_TELL) == kinds
+
+
+async def test_what_was_away_is_told_with_how_long() -> None:
+    lost, back = pb.CampaignEvent(sequence=1), pb.CampaignEvent(sequence=2)
+    lost.availability_changed.CopyFrom(common_pb2.AvailabilityChanged(dependency="the model", reason="refused"))
+    back.availability_changed.CopyFrom(common_pb2.AvailabilityChanged(dependency="the model", available=True))
+    back.availability_changed.away.FromSeconds(7)
+    told = list(story(pb.Campaign(name="campaigns/c", run="runs/r", state=pb.CAMPAIGN_STATE_ACTIVE), [lost, back]))
+    assert told[1:3] == ["  waits for the model: refused", "  the model answers again after 7.0 s"]
+
+
 async def test_what_level_two_did_beside_research_has_words() -> None:
     events = [pb.CampaignEvent(sequence=number) for number in range(1, 5)]
     events[0].library_entry_chosen.offer.CopyFrom(pb.LibraryOffer(choice="standard:tabu", record="Never tried here."))
+    events[0].library_entry_chosen.reason = "it fits"
     events[1].history_cleared.visible_from_trial = 11
     events[2].procedure_judged.CopyFrom(pb.ProcedureJudged(attempt=1, reason="nothing to change"))
     events[3].procedure_changed.CopyFrom(
         pb.ProcedureChanged(procedure="a" * 64, state=pb.PROCEDURE_STATE_RETIRED, reason="it failed")
     )
     told = list(story(pb.Campaign(name="campaigns/c", run="runs/r", state=pb.CAMPAIGN_STATE_ACTIVE), events))
-    assert told[1:5] == [
+    assert told[1:6] == [
         "  2 tries standard:tabu of the library again: Never tried here.",
+        "      because it fits",
         "  2 restart control: the proposer's history begins with trial 11",
         "  research procedure, attempt 1: no change. nothing to change [0 calls, 0 tokens, 0.0 s]",
         "  research procedure changed, aaaaaaaaaaaa is now retired: it failed",
