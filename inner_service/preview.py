@@ -1,6 +1,6 @@
 """What a model would get for a written example; nothing has to run.
 
-``python -m inner_service.preview`` prints the proposer's prompt, with ``--round lessons`` the one that asks for lessons.
+``python -m inner_service.preview`` prints the proposer's prompt, with ``--round lessons`` the one that draws lessons.
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ async def test_a_campaign_is_told_and_its_prompts_are_shown(services: Any, scrip
     assert all(part in listed for part in ("cycles", campaign.name, "finished", "(scripted)"))
     at_inner = ("--inner", services.inner_address)
     alone = await services.run(trials=1, checkpoint=5)
-    said = await bilevel("campaign", "show", alone.removeprefix("runs/"), *at, *at_inner, code=1)
+    said = await bilevel("campaign", "show", alone.removeprefix("runs/"), *at, *at_inner, code=5)
     assert f"campaign of '{alone}' does not exist" in said
-    said = await bilevel("campaign", "show", "nosuch", *at, *at_inner, code=1)
+    said = await bilevel("campaign", "show", "nosuch", *at, *at_inner, code=5)
     assert "campaign 'nosuch' does not exist" in said
     assert "`bilevel campaign list` lists those that exist" in said
     assert "round_finished" in {key for event in by_run["events"] for key in event}
@@ -76,7 +76,7 @@ async def test_a_campaign_is_told_and_its_prompts_are_shown(services: Any, scrip
     assert "increase" in lessons
     refused = await bilevel("prompts", "show", "--round", "lessons", "--context", "9", *at_inner, code=2)
     assert "--context: has no effect with --round lessons" in refused
-    missing = await bilevel("campaign", "show", "runs/none", *at, *at_inner, code=1)
+    missing = await bilevel("campaign", "show", "runs/none", *at, *at_inner, code=5)
     assert "campaign 'runs/none'" in missing
 
 
