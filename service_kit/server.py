@@ -56,6 +56,10 @@ _CONNECTIONS = (
     # Clients may ask as often on a call that is silent for long, such as one that waits for a model.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Calls that have arrived and whose turn has not come. Beyond the first number gRPC drops some at random, beyond the
+    # second all, as CANCELLED; at its own 1,000 a burst of streams never hears of the limit that it has met.
+    ("grpc.server.max_pending_requests", 10_000),
+    ("grpc.server.max_pending_requests_hard_limit", 20_000),
 )
 
 Register = Callable[[grpc.aio.Server], Iterable[str]]

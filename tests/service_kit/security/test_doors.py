@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -246,6 +247,19 @@ async def test_one_caller_cannot_hold_more_streams_than_allowed_and_gets_places_
             again = channel.unary_stream(method)(b"")  # the server hears of the cancellation a moment later
         assert code is grpc.StatusCode.OK
         for stream in (*streams, again):
+            stream.cancel()
+
+
+@pytest.mark.long
+async def test_a_burst_of_streams_on_one_connection_hears_of_the_limit_each_of_them(tmp_path: Path) -> None:
+    async with (
+        serving(register, ServerSettings(grace=0.1, max_streams=512), name="limited") as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        streams = [channel.unary_stream("/test.Unlisted/Wait")(b"") for _ in range(2500)]
+        codes = Counter(await asyncio.gather(*map(_read_code, streams)))
+        assert codes == {grpc.StatusCode.OK: 512, grpc.StatusCode.RESOURCE_EXHAUSTED: 1988}
+        for stream in streams:
             stream.cancel()
 
 
