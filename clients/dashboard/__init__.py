@@ -9,7 +9,7 @@ feeds                 one follower a run or campaign, shared by all open pages; 
 projection/           pure folds from events to what a page shows: no I/O, no NiceGUI
 frame                 what every page has: header, navigation, theme, shortcuts, redrawing of what follows a feed
 elements              the few building blocks that pages are made of
-charts                options of the charts
+charts/               options of the charts
 pages/                one module a page, each with ``register(services, feeds)``
 static/               style sheet and script, served from here; nothing is fetched from another host
 ====================  =================================================================================================
