@@ -28,14 +28,19 @@ def story(head: outer_pb2.Campaign, events: Sequence[outer_pb2.CampaignEvent]) -
     elif head.model:
         yield f"Answered by {head.model}."
     for event in events:
-        kind = event.WhichOneof("event")
-        if kind is None:
-            yield f"  (event {event.sequence} is of a kind that this client does not know)"
-            continue
-        tell: Callable[[Any], Iterator[str]] = _TELL.get(kind, lambda what, kind=kind: _anything(kind, what))
-        yield from tell(getattr(event, kind))
+        yield from sentences(event)
     yield ""
     yield f"Cost: {cost(head.usage, scripted=head.scripted)}"
+
+
+def sentences(event: outer_pb2.CampaignEvent) -> Iterator[str]:
+    """One event in lines."""
+    kind = event.WhichOneof("event")
+    if kind is None:
+        yield f"  (event {event.sequence} is of a kind that this client does not know)"
+        return
+    tell: Callable[[Any], Iterator[str]] = _TELL.get(kind, lambda what, kind=kind: _anything(kind, what))
+    yield from tell(getattr(event, kind))
 
 
 def cost(usage: common_pb2.TokenUsage, *, scripted: bool) -> str:

@@ -45,7 +45,9 @@ async def resumed(
         stream = open_stream(last)
         try:
             while True:
-                message = await asyncio.wait_for(stream.read(), _SILENCES * heartbeat)
+                # Not wait_for: that of Python 3.11 loses a cancellation that comes together with a message.
+                async with asyncio.timeout(_SILENCES * heartbeat):
+                    message = await stream.read()
                 if message is grpc.aio.EOF:
                     return
                 alive, received, failures = time.monotonic(), True, 0

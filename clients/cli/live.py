@@ -16,14 +16,13 @@ from rich.text import Text
 
 from clients import wording
 from clients.cli.lines import LineView
+from clients.cli.screen.plot import blocks
+from clients.cli.screen.sections import mechanism_state, state, trials
 from clients.report.record import answered_by
 from clients.searching import Listener, Search
 
 _RECENT = 6
-_BLOCKS = "▁▂▃▄▅▆▇█"
 _REFRESH = 0.25
-
-_STYLES = {"kept": "green", "baseline": "cyan", "discarded": "dim", "rejected": "yellow"}
 
 
 @contextlib.asynccontextmanager
@@ -61,20 +60,13 @@ def display(searches: Sequence[Search]) -> RenderableType:
 
 def _panel(search: Search) -> Panel:
     trace = search.trace
-    title = Text.assemble((search.title, "bold"), f"  {trace.task.name or trace.spec.task}  ", _state(search))
+    title = Text.assemble((search.title, "bold"), f"  {trace.task.name or trace.spec.task}  ", state(search.trace))
     if trace.spending.scripted_calls:
         title.append("  scripted researcher", style="yellow")
     elif trace.spending.models:
         title.append(f"  {answered_by(trace.spending)}", style="dim")
-    return Panel(Group(_numbers(search), _current(search), *_outer(search), _recent(search)), title=title,
+    return Panel(Group(_numbers(search), _current(search), *_outer(search), trials(search.trace, _RECENT)), title=title,
                  title_align="left", border_style="dim", padding=(0, 1))  # fmt: skip
-
-
-def _state(search: Search) -> str:
-    trace = search.trace
-    if trace.state == trace_pb2.RUN_STATE_PAUSED and trace.at_checkpoint:
-        return "at a checkpoint"
-    return wording.run_state(trace.state)
 
 
 def _numbers(search: Search) -> RenderableType:
@@ -110,32 +102,13 @@ def _outer(search: Search) -> list[RenderableType]:
         return []
     lines: list[RenderableType] = [Text.assemble(("outer loop ", "dim"), (search.outer.activity, "magenta"))]
     for mechanism in search.trace.mechanisms.values():
-        state = "suspended" if mechanism.suspended else "removed" if mechanism.uninstalled else "active"
         changed = wording.count(len(mechanism.changes), "decision")
-        lines.append(Text.assemble(("mechanism  ", "dim"), (mechanism.name, "yellow"), f"  {state}, {changed} changed"))
-    return lines
-
-
-def _recent(search: Search) -> RenderableType:
-    table = Table.grid(padding=(0, 2))
-    trace = search.trace
-    decided = [n for n, t in sorted(trace.trials.items()) if t.HasField("decide_time")]
-    for number in decided[-_RECENT:]:
-        trial = trace.trials[number]
-        status = wording.status(trial)
-        what = ", ".join(wording.changes(trial, trace.trials.get(trace.bases.get(number, -1)))) or "baseline"
-        table.add_row(
-            Text(str(number), style="dim"),
-            Text(status, style=_STYLES.get(status, "red")),
-            wording.metric(trial.metric if trial.HasField("metric") else None),
-            Text(
-                f"{what}: {complaint}" if (complaint := trace.complaints.get(number)) else what,
-                overflow="ellipsis",
-                no_wrap=True,
-            ),
-            Text(", ".join(trial.changed_by), style="yellow"),
+        lines.append(
+            Text.assemble(
+                ("mechanism  ", "dim"), (mechanism.name, "yellow"), f"  {mechanism_state(mechanism)}, {changed} changed"
+            )
         )
-    return table
+    return lines
 
 
 def sparkline(search: Search, width: int = 32) -> str:
@@ -146,9 +119,4 @@ def sparkline(search: Search, width: int = 32) -> str:
         metric = trace.metric(number)
         if metric is not None:
             values.append(metric if not values else (max if trace.maximize else min)(values[-1], metric))
-    values = values[-width:]
-    if not values:
-        return ""
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    return "".join(_BLOCKS[round((value - low) / span * (len(_BLOCKS) - 1))] for value in values)
+    return blocks(values, width)

@@ -26,6 +26,10 @@ Commands that talk to services find them at the default addresses, or where `--i
 `BILEVEL_INNER` and `BILEVEL_OUTER` say ([settings](settings.md)). A RUN is a run's id, its name, its display name, or
 `latest`. Completion for a shell: `bilevel --install-completion`.
 
+`bilevel watch` fills the screen of a terminal: q quits, p pauses the run and goes on with it, arrows, j and k scroll,
+? helps. It survives restarts of the services and says while it reconnects. `NO_COLOR` is heeded. Where input or output
+is no terminal, or with `--plain`, it prints a line for each thing that happens.
+
 ## JSON
 
 Every command that prints a result takes `--json`: one JSON document on standard output, or JSON lines where that is

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clients.cli.execution import EXIT_CODES, polite
 from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, InnerOption, JsonOption, OuterOption, RunArgument
+from service_kit.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from clients.inner import InnerClient
+    from clients.outer import OuterClient
 
 app = typer.Typer()
 
@@ -18,16 +24,18 @@ app = typer.Typer()
 async def watch(
     run: RunArgument = "latest",
     after: Annotated[int, typer.Option(min=0, help="With --json: begin after this sequence number.")] = 0,
+    plain: Annotated[bool, typer.Option("--plain", help="Print lines on a terminal too.")] = False,
     inner: InnerOption = INNER_DEFAULT,
     outer: OuterOption = OUTER_DEFAULT,
     json: JsonOption = False,
 ) -> None:
-    """Follow a run: the current trial's training, the best so far, what the outer loop is doing.
+    """Follow a run: the best so far, current trials, what the outer loop is doing.
 
-    Plain lines where the output is no terminal. --json prints every event of the trace, one a line.
+    Fills the screen of a terminal: q quits, p pauses the run and goes on with it, arrows, j and k scroll, ? helps. The
+    run goes on when you leave. Where input or output is no terminal, prints a line for each thing that happens until
+    the run is over. --json prints every event of the trace, one a line.
     """
-    from clients.cli.comparison import terminal
-    from clients.cli.live import display, shown
+    from clients.cli.lines import LineView
     from clients.cli.resources import find_run, print_json_line, reachable_outer
     from clients.inner import InnerClient
     from clients.outer import OuterClient
@@ -40,14 +48,35 @@ async def watch(
             async for event in inner_client.watch_trace(name, after):
                 print_json_line(to_json(event))
             return
+        if not plain and all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
+            await _watch_on_screen(name, inner_client, outer_client)
+            return
         above = await reachable_outer(outer_client)
         campaign = await above.campaign_of(name) if above is not None else None
         search = Search(name, campaign.name if campaign is not None else "")
-        console = terminal()
-        async with shown([search], console) as listener:
-            await follow(search, inner_client, above, listener)
-        if console.is_terminal:
-            console.print(display([search]))
+        await follow(search, inner_client, above, LineView(typer.echo))
+
+
+async def _watch_on_screen(name: str, inner: InnerClient, outer: OuterClient) -> None:
+    """Until the person leaves; then say how to come back, or how it ended."""
+    from clients.campaign_history import CampaignHistory
+    from clients.cli.comparison import terminal
+    from clients.cli.live import display
+    from clients.cli.screen.app import WatchApp
+    from clients.history import TERMINAL
+    from clients.searching import Search
+
+    app, id_ = WatchApp(name, inner, outer), name.rpartition("/")[2]
+    refusal = await app.run_async()
+    if refusal is not None:
+        raise refusal
+    if app.feed.view.state in TERMINAL:
+        above = app.above.view if app.above is not None else CampaignHistory()
+        terminal().print(display([Search(name, above.name, app.feed.view, above)]))
+    else:
+        typer.echo(f"{name} goes on: `bilevel watch {id_}` comes back to it, `bilevel cancel {id_}` ends it")
+    if app.interrupted:
+        raise typer.Exit(ExitCode.INTERRUPTED)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -75,7 +75,8 @@ def served(user: User, name: str, *options: str, **environment: str) -> Iterator
 def services(tmp_path_factory: pytest.TempPathFactory, own_task: str) -> Iterator[Services]:
     """The scripted researcher and an inner service with the example task."""
     user = User(tmp_path_factory.mktemp("services"))
-    with served(user, "researcher") as researcher:
-        endpoint = {"OPENAI_BASE_URL": f"http://{researcher}/v1", "BILEVEL_MODEL": "scripted-researcher"}
+    quiet = {"BILEVEL_LOG_LEVEL": "warning"}  # nobody reads what they write, and a full pipe would stop them
+    with served(user, "researcher", **quiet) as researcher:
+        endpoint = {"OPENAI_BASE_URL": f"http://{researcher}/v1", "BILEVEL_MODEL": "scripted-researcher", **quiet}
         with served(user, "inner", "--task", f"own={own_task}", **endpoint) as inner:
             yield Services(user, inner, researcher)
