@@ -10,11 +10,12 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from bilevel.v1 import common_pb2, outer_pb2, trace_pb2
 
 Event = trace_pb2.TraceEvent | outer_pb2.CampaignEvent
+EventT = TypeVar("EventT", trace_pb2.TraceEvent, outer_pb2.CampaignEvent)
 ONCE = {outer_pb2.RESEARCH_ROUND_EXPLORE, outer_pb2.RESEARCH_ROUND_CRITIQUE, outer_pb2.RESEARCH_ROUND_SPECIFY}
 BY_ITSELF = {"checkpoint"}
 """Reasons for which a run may pause without anything being wrong."""
@@ -94,14 +95,23 @@ def audit(evidence: Evidence) -> list[Finding]:
     for stream, log in sorted(evidence.logs.items()):
         findings += _numbers(stream, log, evidence.last_numbers.get(stream, 0))
         if stream.startswith("runs/"):
-            findings += _trials(stream, log) + _replays(stream, log) + _pauses(stream, log)
+            trace = _all(trace_pb2.TraceEvent, log)
+            findings += _trials(stream, trace) + _replays(stream, trace) + _pauses(stream, trace)
         else:
-            findings += _rounds(stream, log, evidence.asked) + _given_up(stream, log)
+            history = _all(outer_pb2.CampaignEvent, log)
+            findings += _rounds(stream, history, evidence.asked) + _given_up(stream, history)
     findings += _watchers(evidence.received) + _receipts(evidence) + _answers(evidence)
     findings += [Finding("rows differ", text) for text in evidence.problems]
     findings += [Finding("orphans", text) for text in evidence.orphans]
     findings += [Finding("unfinished", text) for text in evidence.unfinished]
     return findings
+
+
+def _all(kind: type[EventT], log: Sequence[Event]) -> list[EventT]:
+    """A log whose events are all of one kind, as every stream's are."""
+    found = [event for event in log if isinstance(event, kind)]
+    assert len(found) == len(log), f"a log mixes {kind.__name__} with others"
+    return found
 
 
 def _numbers(stream: str, log: Sequence[Event], last: int) -> list[Finding]:
@@ -179,25 +189,26 @@ def _bears_out(event: Event, answer: Acknowledged) -> bool:
             return isinstance(body, trace_pb2.TrialDecided) and body.number == facts["number"] and (
                 body.kept == facts["kept"])  # fmt: skip
         case "remarked":
-            return event.sequence == facts["sequence"] and event.remarked.text == facts["text"]  # type: ignore[union-attr]
+            return isinstance(body, trace_pb2.Remarked) and (event.sequence, body.text) == (
+                facts["sequence"], facts["text"])  # fmt: skip
         case "started":
             return event.WhichOneof("event") == "run_state_changed"
     raise ValueError(f"nobody knows how to check {answer.what!r}")
 
 
-def _trials(stream: str, log: Sequence[Event]) -> list[Finding]:
+def _trials(stream: str, log: Sequence[trace_pb2.TraceEvent]) -> list[Finding]:
     """One proposal, one result and one decision a trial; a new attempt for every interruption."""
     findings = []
     proposed, attempts, results, decisions = 0, Counter[int](), Counter[int](), Counter[int]()
     for event in log:
         match event.WhichOneof("event"):
             case "trial_proposed":
-                number = event.trial_proposed.trial.number  # type: ignore[union-attr]
+                number = event.trial_proposed.trial.number
                 if number != proposed:
                     findings.append(Finding("gaps", f"{stream}: trial {number} follows {proposed} trials"))
                 proposed = number + 1
             case "trial_started":
-                started = event.trial_started  # type: ignore[union-attr]
+                started = event.trial_started
                 if results[started.number]:
                     findings.append(Finding("evaluated again", f"{stream}: trial {started.number} had a result"))
                 attempts[started.number] += 1
@@ -205,36 +216,36 @@ def _trials(stream: str, log: Sequence[Event]) -> list[Finding]:
                     text = f"trial {started.number} begins attempt {started.attempt}, not {attempts[started.number]}"
                     findings.append(Finding("attempts", f"{stream}: {text}"))
             case "trial_evaluated":
-                evaluated = event.trial_evaluated  # type: ignore[union-attr]
+                evaluated = event.trial_evaluated
                 results[evaluated.number] += 1
                 if evaluated.result.outcome == common_pb2.OUTCOME_CANCELLED:
                     text = f"{stream}: trial {evaluated.number} was cancelled, by nobody: {evaluated.result.message}"
                     findings.append(Finding("cancelled", text))
             case "trial_decided":
-                decisions[event.trial_decided.number] += 1  # type: ignore[union-attr]
+                decisions[event.trial_decided.number] += 1
     for name, counted in (("result", results), ("decision", decisions)):
         findings += [Finding("duplicated", f"{stream}: trial {n} has {c} {name}s") for n, c in counted.items() if c > 1]
     return findings
 
 
-def _replays(stream: str, log: Sequence[Event]) -> list[Finding]:
+def _replays(stream: str, log: Sequence[trace_pb2.TraceEvent]) -> list[Finding]:
     findings = []
     for event in log:
-        if event.WhichOneof("event") == "mechanism_replayed" and not event.mechanism_replayed.matches:  # type: ignore[union-attr]
-            findings.append(Finding("replay differs", f"{stream}: {event.mechanism_replayed.mechanism}"))  # type: ignore[union-attr]
+        if event.WhichOneof("event") == "mechanism_replayed" and not event.mechanism_replayed.matches:
+            findings.append(Finding("replay differs", f"{stream}: {event.mechanism_replayed.mechanism}"))
         if event.WhichOneof("event") == "mechanism_suspended":
-            gone = event.mechanism_suspended  # type: ignore[union-attr]
+            gone = event.mechanism_suspended
             if gone.kind in ("died", "protocol"):
                 findings.append(Finding("replay differs", f"{stream}: {gone.mechanism} {gone.kind}: {gone.message}"))
     return findings
 
 
-def _pauses(stream: str, log: Sequence[Event]) -> list[Finding]:
+def _pauses(stream: str, log: Sequence[trace_pb2.TraceEvent]) -> list[Finding]:
     """A run that pauses for anything but a checkpoint needs a person, and a failed one is past help."""
     findings = []
     for event in log:
         if event.WhichOneof("event") == "run_state_changed":
-            change = event.run_state_changed  # type: ignore[union-attr]
+            change = event.run_state_changed
             if change.to_state == trace_pb2.RUN_STATE_FAILED or (
                 change.to_state == trace_pb2.RUN_STATE_PAUSED and change.reason not in BY_ITSELF
             ):
@@ -242,24 +253,24 @@ def _pauses(stream: str, log: Sequence[Event]) -> list[Finding]:
     return findings
 
 
-def _given_up(stream: str, log: Sequence[Event]) -> list[Finding]:
+def _given_up(stream: str, log: Sequence[outer_pb2.CampaignEvent]) -> list[Finding]:
     findings = []
     for event in log:
         if event.WhichOneof("event") == "campaign_state_changed":
-            change = event.campaign_state_changed  # type: ignore[union-attr]
+            change = event.campaign_state_changed
             if change.to_state in (outer_pb2.CAMPAIGN_STATE_FAILED, outer_pb2.CAMPAIGN_STATE_PAUSED):
                 findings.append(Finding("stopped", f"{stream}: {change.reason}"))
     return findings
 
 
-def _rounds(stream: str, log: Sequence[Event], asked: Sequence[Asked]) -> list[Finding]:
+def _rounds(stream: str, log: Sequence[outer_pb2.CampaignEvent], asked: Sequence[Asked]) -> list[Finding]:
     """A session has each of its rounds once, and no prompt is sent again after its answer was stored."""
     findings, seen = [], Counter[tuple[str, int]]()
     stored: dict[str, float] = {}
     for event in log:
         if event.WhichOneof("event") != "round_finished":
             continue
-        finished = event.round_finished  # type: ignore[union-attr]
+        finished = event.round_finished
         if finished.turn.error:
             continue
         if finished.turn.round in ONCE:
