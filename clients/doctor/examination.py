@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from clients.doctor import machine, services
 from clients.doctor.finding import Finding
+from clients.doctor.telemetry import telemetry
 from clients.wrong_settings import wrong_settings
 from service_kit.errors import InvalidArgument
 
@@ -33,6 +34,7 @@ async def examine(inner: str, outer: str) -> AsyncIterator[Finding]:
         lambda: single(services.sandbox()),
         lambda: single(services.model()),
         services.databases,
+        telemetry,
         lambda: services.running(inner, outer),
     )
     for examination in examinations:
