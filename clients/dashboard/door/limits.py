@@ -14,7 +14,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
 LOGINS = (RateLimitItemPerMinute(5), RateLimitItemPerHour(30))
-"""Attempts of one address."""
+"""Failed attempts of one address."""
 REQUESTS = RateLimitItemPerMinute(1200)
 """Requests of one session, or of one address without a session: a page is some thirty files."""
 ACTIONS = RateLimitItemPerSecond(200, 5)
@@ -31,8 +31,15 @@ class Limits:
         self._sockets: Counter[str] = Counter()
 
     def login(self, address: str) -> float | None:
-        """Count an attempt to log in; seconds to wait where it is one too many, else None."""
-        return self._over("login", network(address), *LOGINS)
+        """Seconds to wait before an attempt to log in, after too many that failed; None where it may be made."""
+        who = network(address)
+        waits = [self._wait(item, "login", who) for item in LOGINS if not self._limiter.test(item, "login", who)]
+        return max(waits, default=None)
+
+    def login_failed(self, address: str) -> None:
+        """Count an attempt to log in that failed."""
+        for item in LOGINS:
+            self._limiter.hit(item, "login", network(address))
 
     def request(self, who: str) -> float | None:
         """Count a request; seconds to wait where it is one too many, else None."""
@@ -60,9 +67,11 @@ class Limits:
     def _over(self, kind: str, who: str, *items: RateLimitItem) -> float | None:
         for item in items:
             if not self._limiter.hit(item, kind, who):
-                reset = self._limiter.get_window_stats(item, kind, who).reset_time
-                return max(0.05, reset - time.time())
+                return self._wait(item, kind, who)
         return None
+
+    def _wait(self, item: RateLimitItem, kind: str, who: str) -> float:
+        return max(0.05, self._limiter.get_window_stats(item, kind, who).reset_time - time.time())
 
 
 def network(address: str) -> str:

@@ -71,6 +71,7 @@ class LoginPages:
             return self._page(request, following=following, problem="The form was too old. Try again.", status=403)
         access = self._settings.access_of(form.get("password", ""))
         if access is None:
+            self._limits.login_failed(address)
             log.warning("wrong password", address=address)
             return self._page(request, following=following, problem="That is not the password.", status=403)
         cookie = self._sessions.begin(access)
