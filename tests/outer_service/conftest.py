@@ -264,11 +264,18 @@ def outer_service(services: Services) -> Callable[..., Any]:
     """Starts an outer service with a database of its own: ``async with outer_service("name", model) as outer``."""
 
     @asynccontextmanager
-    async def started(name: str, model: Mapping[str, str] | None = None, patience: float = 0) -> AsyncIterator[Outer]:
+    async def started(
+        name: str, model: Mapping[str, str] | None = None, patience: float = 0, database: str = "", **more: str
+    ) -> AsyncIterator[Outer]:
         folder = services.folder / name
         folder.mkdir(exist_ok=True)
-        env = dict(model or services.model()) | {"BILEVEL_MODEL_RETRIES": "0", "BILEVEL_PATIENCE": str(patience)}
-        group, address = await process("outer_service", folder, "--inner", services.inner_address, env=env)
+        env = dict(model or services.model()) | {
+            "BILEVEL_MODEL_RETRIES": "0",
+            "BILEVEL_PATIENCE": str(patience),
+            **more,
+        }
+        options = ["--inner", services.inner_address, *(("--database", database) if database else ())]
+        group, address = await process("outer_service", folder, *options, env=env)
         async with group, grpc.aio.insecure_channel(address) as channel:
             yield Outer(outer_pb2_grpc.OuterLoopServiceStub(channel), group, address)
 
