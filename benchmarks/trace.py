@@ -66,6 +66,8 @@ TASK = TaskDescription(
     capacity=1,
     hard_limit=timedelta(seconds=60),
 )
+OPENED = 7
+"""Times that a run is opened, each by a store that has just been opened itself."""
 DECIDED = 12
 """Events that make a trial in these traces."""
 
@@ -75,6 +77,8 @@ def main() -> None:
     parser.add_argument("--only", choices=("append", "watch", "open", "overhead"), action="append")
     parser.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
     parser.add_argument("--largest", type=int, default=100_000, help="events of the longest run in the part `open`")
+    parser.add_argument("--smallest", type=int, default=1000, help="events of the shortest run in the part `open`")
+    parser.add_argument("--folded", type=int, default=100_000, help="events of the longest run that is also folded")
     parser.add_argument("--trials", type=int, default=60, help="trials measured in the part `overhead`")
     parser.add_argument("--past", type=int, default=1000, help="trials that the run has had before, for `overhead`")
     parser.add_argument("--profile", action="store_true", help="print where `overhead` spends its time")
@@ -108,7 +112,7 @@ async def measure(arguments: argparse.Namespace) -> None:
             if "watch" in parts:
                 await watch(name, fresh())
             if "open" in parts:
-                await opening(name, fresh(), arguments.largest)
+                await opening(name, fresh(), arguments)
             if "overhead" in parts:
                 slow = await overhead(name, fresh(), arguments)
                 missed = missed or (slow and name == "SQLite")
@@ -203,12 +207,12 @@ async def populated(store: Store, trials: int, progress: int = 8, **spec: Any) -
     return (await store.commit("r", lambda _: [paused])).search if trials else search
 
 
-async def opening(name: str, url: str, largest: int) -> None:
+async def opening(name: str, url: str, arguments: argparse.Namespace) -> None:
     """Opening a run of N events from its rows, and folding its whole trace instead. A fifth of the events are a trial's
     own and the others progress; in the second half of the table all others are progress of one trial."""
-    size = 1000
-    while size <= largest:
-        for shape in ("many trials", "20 trials"):
+    size = arguments.smallest
+    while size <= arguments.largest:
+        for shape in ("20 trials", "many trials"):
             if shape == "20 trials" and size < 10_000:
                 continue
             at = f"{url}.{size}.{shape[0]}.db" if name == "SQLite" else url
@@ -216,19 +220,26 @@ async def opening(name: str, url: str, largest: int) -> None:
             run = f"r{size}{shape[0]}"
             await long_run(store, run, size, size // DECIDED if shape == "many trials" else 20)
             await store.close()
-            store = await Store.open(at)
-            began = time.perf_counter()
-            search = await store.search(run)
-            rows = time.perf_counter() - began
-            began = time.perf_counter()
-            folded = await store.rebuild(run)
-            fold = time.perf_counter() - began
-            assert search == folded
+            opened = []
+            for _ in range(OPENED):
+                store = await Store.open(at)
+                began = time.perf_counter()
+                search = await store.search(run)
+                opened.append((time.perf_counter() - began) * 1e3)
+                await store.close()
+            folding = "not folded"
+            if size <= arguments.folded:
+                store = await Store.open(at)
+                began = time.perf_counter()
+                assert await store.rebuild(run) == search
+                folding = f"{(time.perf_counter() - began) * 1e3:9.1f} ms by folding and writing the rows anew"
+                await store.close()
             print(
                 f"{name:11} open {search.run.last_sequence:8} events, {len(search.trials):6} trials: "
-                f"{rows * 1e3:8.1f} ms from rows, {fold * 1e3:9.1f} ms by folding and writing the rows anew"
+                f"{statistics.median(opened):8.1f} ms from rows ({min(opened):.1f} to {max(opened):.1f}, the first "
+                f"{opened[0]:.1f}), {folding}; load {os.getloadavg()[0]:.1f}",
+                flush=True,
             )
-            await store.close()
         size *= 10
 
 

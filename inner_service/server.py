@@ -19,7 +19,7 @@ from service_kit.llm.cassette import Cassette
 from service_kit.llm.client import LanguageModel
 from service_kit.patience import PatienceSettings
 from service_kit.security.quota import Quota
-from service_kit.server import serve
+from service_kit.server import must_be_free, serve
 from service_kit.settings import ModelSettings
 
 log = structlog.get_logger("inner_service")
@@ -27,6 +27,7 @@ log = structlog.get_logger("inner_service")
 
 async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> None:
     """Serve until a signal; runs that were being driven go on. Raises :class:`ServiceError` when it cannot."""
+    must_be_free(options.server)  # before anything is opened or brought to a newer revision
     draining = asyncio.Event()
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "inner"))
     store = await Store.open(options.database, options.lease_seconds)

@@ -24,7 +24,7 @@ from service_kit.llm.client import LanguageModel
 from service_kit.patience import PatienceSettings
 from service_kit.security.channels import ChannelSecurity
 from service_kit.security.quota import Quota
-from service_kit.server import ServerSettings, run, serve
+from service_kit.server import ServerSettings, must_be_free, run, serve
 from service_kit.settings import ModelSettings, PathSettings
 
 log = structlog.get_logger("outer_service")
@@ -57,6 +57,7 @@ async def _main(parsed: argparse.Namespace) -> None:
 
 async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> None:
     """Serve until a signal; unfinished campaigns go on. Raises :class:`ServiceError` for what is configured wrongly."""
+    must_be_free(options.server)  # before anything is opened or brought to a newer revision
     draining = asyncio.Event()
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "outer"))
     store = await Store.open(options.database, options.lease_seconds)

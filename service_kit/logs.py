@@ -69,7 +69,7 @@ def configure(service: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "sqlalchemy.engine", "asyncio"):
+    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "sqlalchemy.engine", "alembic", "asyncio"):
         logging.getLogger(chatty).setLevel("WARNING")
 
 

@@ -204,11 +204,10 @@ async def _drain(server: grpc.aio.Server, grace: float, hurry: asyncio.Event) ->
     await stopping
 
 
-def _bind(server: grpc.aio.Server, settings: ServerSettings) -> str:
-    """Bind ``settings.listen`` and return the address with its real port."""
-    if settings.listen.startswith("unix:"):
-        host, port = settings.listen, None
-    else:
+def must_be_free(settings: ServerSettings) -> None:
+    """Raises :class:`ServiceError` where ``settings.listen`` cannot or must not be served: for a service to find out
+    before it touches its database. Another process may still take the address before :func:`serve` does."""
+    if not settings.listen.startswith("unix:"):
         host, port = parse_address(settings.listen)
         open_to_all = settings.tls is None or settings.tokens is None
         if open_to_all and not settings.insecure and not is_loopback(host):
@@ -217,22 +216,32 @@ def _bind(server: grpc.aio.Server, settings: ServerSettings) -> str:
                 hint="Listen on 127.0.0.1; or set BILEVEL_TLS_CERT, BILEVEL_TLS_KEY and BILEVEL_TOKENS, which "
                 "`bilevel certs` and `bilevel tokens add` make; or pass --insecure if the network is trusted.",
             )
-    try:
-        if port is not None:
+        try:
             _try_bind(host, port)
+        except OSError as error:
+            raise _taken(settings, error) from error
+
+
+def _bind(server: grpc.aio.Server, settings: ServerSettings) -> str:
+    """Bind ``settings.listen`` and return the address with its real port."""
+    must_be_free(settings)
+    try:
         if settings.tls is None:
             bound = server.add_insecure_port(settings.listen)
         else:
             bound = server.add_secure_port(settings.listen, settings.tls.credentials())
     except (OSError, RuntimeError) as error:
-        why = (getattr(error, "strerror", None) or str(error)).lower()
-        raise ServiceError(
-            f"cannot listen on {settings.listen}: {why}",
-            hint="Choose another address with --listen HOST:PORT; port 0 takes any free port.",
-        ) from error
-    if port is None:
-        return host
+        raise _taken(settings, error) from error
+    if settings.listen.startswith("unix:"):
+        return settings.listen
+    host, _ = parse_address(settings.listen)
     return f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
+
+
+def _taken(settings: ServerSettings, error: OSError | RuntimeError) -> ServiceError:
+    why = (getattr(error, "strerror", None) or str(error)).lower()
+    hint = "Choose another address with --listen HOST:PORT; port 0 takes any free port."
+    return ServiceError(f"cannot listen on {settings.listen}: {why}", hint=hint)
 
 
 def _try_bind(host: str, port: int) -> None:

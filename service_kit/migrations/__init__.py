@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -19,6 +20,8 @@ from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, MetaData, TypeDecorator, inspect
 
 from service_kit.errors import ServiceError
+
+log = structlog.get_logger("service_kit.migrations")
 
 
 class WrongRevision(ServiceError):
@@ -58,6 +61,7 @@ class Schema:
         if current is None and self._written_before_revisions(connection):
             command.stamp(config, self.first)
         if current is None or current not in self.heads():
+            log.info("bringing the tables to another revision", schema=self.name, at=current, to=target)
             command.upgrade(config, target)
 
     def require_newest(self, connection: Connection) -> None:

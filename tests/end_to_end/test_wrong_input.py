@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -186,14 +187,17 @@ def test_a_run_in_the_wrong_state_is_said(services: Services) -> None:
 
 
 @pytest.mark.parametrize("service", ["inner", "outer", "researcher"])
-def test_a_busy_port_is_said(user: User, service: str) -> None:
+def test_a_busy_port_is_said(user: User, service: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        options = {"inner": ("--task", "own=127.0.0.1:1"), "outer": ("--inner", "127.0.0.1:1"), "researcher": ()}
-        done = user.bilevel("serve", service, "--listen", address, *options[service])
+        database = tmp_path / "untouched.db"
+        kept = ("--database", f"sqlite:///{database}")
+        options = {"inner": ("--task", "own=127.0.0.1:1", *kept), "outer": ("--inner", "127.0.0.1:1", *kept)}
+        done = user.bilevel("serve", service, "--listen", address, *options.get(service, ()))
     assert done.returncode == 1
+    assert not database.exists(), "it was found before anything was opened"
     assert f"cannot listen on {address}: address already in use" in done.stderr.replace("Address", "address")
     assert "--listen" in done.stderr
 
