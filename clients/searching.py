@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -162,7 +163,9 @@ class Search:
         return self.outer.state in {*campaign_history.TERMINAL, outer_pb2.CAMPAIGN_STATE_PAUSED}
 
 
-Listener = Callable[["Search", trace_pb2.TraceEvent | outer_pb2.CampaignEvent], None]
+Event = trace_pb2.TraceEvent | outer_pb2.CampaignEvent
+
+Listener = Callable[["Search", Event], None]
 """Is told of every event, after the search has taken it."""
 
 
@@ -181,6 +184,24 @@ async def begin(inner: InnerClient, outer: OuterClient | None, plan: SearchPlan)
             raise
     await inner.start_run(run.name)
     return search
+
+
+async def catch_up(search: Search, inner: InnerClient, outer: OuterClient | None, listener: Listener) -> None:
+    """Feed the search what has happened so far, the run's events and the campaign's in the order of their times.
+
+    :func:`follow` alone reads both streams side by side, so that of a long past one may be read before the other.
+    """
+    trace: list[Event] = [e async for e in inner.watch_trace(search.run, search.trace.last_sequence, follow=False)]
+    above: list[Event] = []
+    if search.campaign and outer is not None:
+        watched = outer.watch_campaign(search.campaign, search.outer.last_sequence, follow=False)
+        above = [event async for event in watched]
+    for event in heapq.merge(trace, above, key=lambda event: event.time.ToNanoseconds()):
+        if isinstance(event, trace_pb2.TraceEvent):
+            search.trace.apply(event)
+        else:
+            search.outer.apply(event)
+        listener(search, event)
 
 
 async def follow(

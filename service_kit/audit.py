@@ -46,17 +46,20 @@ def main(
     parsed = parser.parse_args(arguments)
     url = parsed.database or PathSettings.load().database_url(service)
     ids = [name.removeprefix(f"{collection}/") for name in parsed.names]
-    opening = _blaming(open_store) if parsed.database else open_store
+    opening = _blaming(open_store, bool(parsed.database))
     run(_main(parsed.action, url, collection, ids, opening, as_json=parsed.json), json=parsed.json)
 
 
-def _blaming(open_store: Callable[[str], Awaitable[Auditable]]) -> Callable[[str], Awaitable[Auditable]]:
-    """Let what is wrong with the URL be the option's fault, which gave it, and not the variable's."""
+def _blaming(open_store: Callable[[str], Awaitable[Auditable]], given: bool) -> Callable[[str], Awaitable[Auditable]]:
+    """Let what is wrong with the URL be the option's fault where that gave it, and else say that there is an option."""
 
     async def opening(url: str) -> Auditable:
         try:
             return await open_store(url)
         except InvalidArgument as error:
+            if not given:
+                hint = error.hint or "--database URL names another database, --service says whose it is."
+                raise InvalidArgument(error.violations, hint=hint) from None
             violations = [replace(violation, field="--database") for violation in error.violations]
             raise InvalidArgument(violations, hint=error.hint) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -24,7 +25,8 @@ MOST_RUNS = 100_000
 async def find_run(inner: InnerClient, text: str) -> str:
     """Resource name of a run: from a full name, an id, a display name, or ``latest``; an id goes before a name.
 
-    Raises NotFound where there is no run at all, and InvalidArgument listing the ids where several bear the name.
+    Raises NotFound where there is none, which names the nearest, and InvalidArgument listing the ids where several bear
+    the name.
     """
     from service_kit.errors import InvalidArgument, NotFound, RemoteError
 
@@ -36,9 +38,14 @@ async def find_run(inner: InnerClient, text: str) -> str:
         except RemoteError as error:
             if error.code not in ("NOT_FOUND", "INVALID_ARGUMENT"):
                 raise
-            named = [run.name for run in await inner.list_runs(MOST_RUNS) if run.spec.display_name == text]
+            runs = await inner.list_runs(MOST_RUNS)
+            named = [run.name for run in runs if run.spec.display_name == text]
             if not named:
-                raise
+                known = [
+                    word for run in runs for word in (run.name.removeprefix("runs/"), run.spec.display_name) if word
+                ]
+                hint = f"{_nearest(text, known)}`bilevel runs` lists those that exist."
+                raise NotFound("run", f"runs/{text}", hint) from None
             if len(named) > 1:
                 ids = ", ".join(name.removeprefix("runs/") for name in named)
                 raise InvalidArgument.of("RUN", f"must be one run; several are named {text!r}: {ids}") from None
@@ -47,6 +54,11 @@ async def find_run(inner: InnerClient, text: str) -> str:
     if not runs:
         raise NotFound("run", "latest", hint="There are no runs yet: start one with `bilevel run`.")
     return runs[0].name
+
+
+def _nearest(text: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(text, known, n=1)
+    return f"Did you mean {found[0]}? " if found else ""
 
 
 async def find_campaign(outer: OuterClient, inner: InnerClient, text: str) -> str:

@@ -245,10 +245,17 @@ async def _run_remote(
     from clients.inner import InnerClient
     from clients.outer import OuterClient
     from clients.searching import begin
+    from service_kit.errors import RemoteError
 
     async with InnerClient(inner_address) as inner, OuterClient(outer_address) as outer:
-        if plan.levels:
-            await outer.connection.healthy()  # before a run exists that nobody would supervise
+        try:
+            await inner.connection.healthy()
+            if plan.levels:
+                await outer.connection.healthy()  # before a run exists that nobody would supervise
+        except RemoteError as error:
+            if error.code == "UNAVAILABLE":
+                error.hint += " Or let this command start every service itself: add --local."
+            raise
         if not detach:
             search = await _search(plan, settings, inner, outer if plan.levels else None, out, json)
         else:

@@ -40,7 +40,7 @@ async def watch(
     from clients.inner import InnerClient
     from clients.outer import OuterClient
     from clients.report.export import to_json
-    from clients.searching import Search, follow
+    from clients.searching import Search, catch_up, follow
 
     async with InnerClient(inner) as inner_client, OuterClient(outer) as outer_client:
         name = await find_run(inner_client, run)
@@ -54,11 +54,15 @@ async def watch(
         above = await reachable_outer(outer_client)
         campaign = await above.campaign_of(name) if above is not None else None
         search = Search(name, campaign.name if campaign is not None else "")
-        await follow(search, inner_client, above, LineView(typer.echo))
+        view = LineView(typer.echo)
+        await catch_up(search, inner_client, above, view)
+        await follow(search, inner_client, above, view)
 
 
 async def _watch_on_screen(name: str, inner: InnerClient, outer: OuterClient) -> None:
     """Until the person leaves; then say how to come back, or how it ended."""
+    import asyncio
+
     from clients.campaign_history import CampaignHistory
     from clients.cli.comparison import terminal
     from clients.cli.live import display
@@ -68,6 +72,8 @@ async def _watch_on_screen(name: str, inner: InnerClient, outer: OuterClient) ->
 
     app, id_ = WatchApp(name, inner, outer), name.rpartition("/")[2]
     refusal = await app.run_async()
+    if (task := asyncio.current_task()) is not None and task.cancelling():
+        raise asyncio.CancelledError  # SIGTERM or SIGHUP, which Textual takes for a wish to leave
     if refusal is not None:
         raise refusal
     if app.feed.view.state in TERMINAL:

@@ -1,9 +1,13 @@
 """From what a person asks for to the run's spec and the campaign's policy."""
 
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
 import pytest
 from bilevel.v1 import outer_pb2 as pb
 
-from clients.searching import SearchPlan, read_control
+from clients.report.record import RunRecord
+from clients.searching import Search, SearchPlan, catch_up, read_control
 from service_kit.errors import InvalidArgument
 
 
@@ -27,3 +31,29 @@ def test_a_wrong_control_says_what_is_allowed(text: str, levels: tuple[str, ...]
     with pytest.raises(InvalidArgument, match=said):
         read_control(text, levels)
     assert read_control("noop", ("1.5", "2")) == "noop"
+
+
+class Recorded:
+    """A client of a service that has said all it will ever say."""
+
+    def __init__(self, events: Sequence[Any]) -> None:
+        self._events = events
+
+    async def watch_trace(self, name: str, after: int, *, follow: bool) -> AsyncIterator[Any]:
+        assert not follow
+        for event in self._events[after:]:
+            yield event
+
+    watch_campaign = watch_trace
+
+
+async def test_what_happened_is_told_in_the_order_of_time_across_both_streams(bilevel: RunRecord) -> None:
+    search = Search("runs/bi1", "campaigns/c1")
+    told: list[Any] = []
+    inner, outer = Recorded(bilevel.events), Recorded(bilevel.campaign_events)
+    await catch_up(search, inner, outer, lambda _, event: told.append(event))  # type: ignore[arg-type]
+    times = [event.time.seconds for event in told]
+    assert times == sorted(times)
+    assert len(told) == len(bilevel.events) + len(bilevel.campaign_events)
+    assert search.trace.last_sequence == len(bilevel.events)
+    assert search.outer.last_sequence == len(bilevel.campaign_events)

@@ -1,6 +1,7 @@
 """``bilevel trace`` says whether a database says what its log says, with an exit code."""
 
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from tests.clients.cli.shape_check import check
 BILEVEL = Path(sys.executable).with_name("bilevel")
 
 
-def bilevel(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run([BILEVEL, "trace", *arguments], capture_output=True, text=True, timeout=60)
+def bilevel(*arguments: str, **environment: str) -> tuple[int, str]:
+    done = subprocess.run([BILEVEL, "trace", *arguments], capture_output=True, text=True, timeout=60,
+                          env=os.environ | environment)  # fmt: skip
     return done.returncode, done.stdout + done.stderr
 
 
@@ -51,6 +53,8 @@ def test_a_database_is_verified_found_damaged_and_mended(database: Path) -> None
 
 
 def test_wrong_input_is_named(database: Path, tmp_path: Path) -> None:
+    code, said = bilevel("verify", BILEVEL_HOME=str(tmp_path / "none"))
+    assert (code, "BILEVEL_DATABASE: must name" in said, "--database URL names another" in said) == (2, True, True)
     code, said = bilevel("verify", "--database", f"sqlite:///{tmp_path / 'nowhere.db'}")
     assert (code, "must name a database that exists" in said) == (2, True)
     assert not (tmp_path / "nowhere.db").exists()

@@ -113,6 +113,7 @@ def refusing_endpoint() -> Iterator[str]:
         (("mechanisms", "check", __file__, "--trace", __file__), 2, "--trace: must name a run.json"),
         (("mechanisms", "check", __file__, "--run", "r", "--trace", "x"), 2, "--trace: cannot be combined with --run"),
         (("run", "--task", "own"), 3, "the outer service at 127.0.0.1:1 cannot be reached"),
+        (("run", "--task", "own", "--inner", "127.0.0.1:1"), 3, "start every service itself: add --local"),
         (("runs", "--inner", "nonsense"), 2, "--inner: must be HOST:PORT"),
         (("runs", "--inner", "127.0.0.1:1"), 3, "the inner service at 127.0.0.1:1 cannot be reached"),
         (("nosuch",), 2, "No such command 'nosuch'"),
@@ -171,6 +172,8 @@ def test_a_run_is_found_by_its_display_name_where_only_one_bears_it(services: Se
     first = services.bilevel(*named)
     assert first.returncode == 0, first.stderr
     assert services.bilevel("watch", "my shop").returncode == 0
+    misspelt = services.bilevel("watch", "my shp")
+    assert (misspelt.returncode, "Did you mean my shop? `bilevel runs` lists" in misspelt.stderr) == (5, True)
     second = services.bilevel(*named)
     done = services.bilevel("watch", "my shop")
     assert done.returncode == 2
