@@ -153,6 +153,11 @@ class StreamFeed(Feed, Generic[ViewT]):
         """Whether the view does not yet show what the log said when the stream was opened."""
         return self.view.last_sequence < self.newest
 
+    @property
+    def ready(self) -> bool:
+        """Whether the view is worth showing: it has events, and all that there were when the stream was opened."""
+        return self.view.last_sequence > 0 and not self.behind
+
     async def read(self) -> None:
         while True:
             self.newest = (await self._ask_newest()).last_sequence

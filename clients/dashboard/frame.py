@@ -122,7 +122,7 @@ def connection(feed: Feed) -> None:
     """How the feed stands with its service: a word, and the reason where there is one."""
     line = text("span", "", "connection")
     line.props["role"] = "status"
-    reason = box("div")
+    reason = box("div", "connection-problem")
     shown = ""
 
     def draw() -> None:

@@ -120,7 +120,7 @@ def _compared(ids: list[str], followed: list[StreamFeed[RunView]]) -> None:
         if now == drawn:
             return
         drawn = now
-        known = [(run_id, f.view) for run_id, f in zip(ids, followed, strict=True) if f.view.name and not f.behind]
+        known = [(run_id, f.view) for run_id, f in zip(ids, followed, strict=True) if f.ready]
         apart = one_scale([view for _, view in known])
         chart.options.clear()
         chart.options.update(

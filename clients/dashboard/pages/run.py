@@ -36,18 +36,20 @@ def register(services: Services, feeds: Feeds) -> None:
     @ui.page("/runs/{run_id}")
     def page(run_id: str) -> None:
         with run_frame(services, feeds, run_id, "") as feed:
-            draws: list[Callable[[], None]] = [_facts(feed), _best_so_far(run_id, feed)]
-            with box("div", "columns"):
-                with box("div", "panel flush"):
-                    with box("div", "panel-head"):
-                        text("h2", "Newest trials")
-                        link("All trials", f"/runs/{run_id}/trials")
-                    draws.append(_newest(run_id, feed))
-                with box("div"):
-                    draws += [_current(feed), _moments(feed)]
+            with box("div") as content:
+                draws: list[Callable[[], None]] = [_facts(feed), _best_so_far(run_id, feed)]
+                with box("div", "columns"):
+                    with box("div", "panel flush"):
+                        with box("div", "panel-head"):
+                            text("h2", "Newest trials")
+                            link("All trials", f"/runs/{run_id}/trials")
+                        draws.append(_newest(run_id, feed))
+                    with box("div"):
+                        draws += [_current(feed), _moments(feed)]
 
             def draw() -> None:
-                if feed.view.last_sequence and not feed.behind:
+                content.set_visibility(feed.ready)
+                if feed.ready:
                     for each in draws:
                         each()
 

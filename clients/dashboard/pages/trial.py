@@ -29,7 +29,8 @@ def register(services: Services, feeds: Feeds) -> None:
                     trial.SerializeToString(deterministic=True) if trial is not None else None,
                     training.fraction if training is not None else 0.0,
                 )
-                if feed.behind or not view.last_sequence or now == drawn:
+                panel.set_visibility(feed.ready)
+                if not feed.ready or now == drawn:
                     return
                 drawn = now
                 panel.clear()

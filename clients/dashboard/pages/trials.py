@@ -24,7 +24,8 @@ def register(services: Services, feeds: Feeds) -> None:
     @ui.page("/runs/{run_id}/trials")
     def page(run_id: str) -> None:
         with run_frame(services, feeds, run_id, "/trials") as feed:
-            with box("div", "filters"):
+            filters = box("div", "filters")
+            with filters:
                 wanted = ui.input(placeholder="Filter by parameter, hypothesis, message").props(
                     'dense outlined clearable type=search debounce=250 aria-label="Filter trials" aria-keyshortcuts=/'
                 )
@@ -40,13 +41,16 @@ def register(services: Services, feeds: Feeds) -> None:
                 "rowsPerPage": PAGE,
                 "rowsNumber": 0,
             }
-            with box("div", "panel flush"):
+            panel = box("div", "panel flush")
+            with panel:
                 table = trial_table(run_id, feed, pagination=pagination)
                 table.props(':rows-per-page-options="[25, 50, 100]" binary-state-sort')
 
             def draw() -> None:
                 view = feed.view
-                if feed.behind:
+                filters.set_visibility(feed.ready)
+                panel.set_visibility(feed.ready)
+                if not feed.ready:
                     return
                 found = Filter(kind.value or "", proposer.value or "", wanted.value or "")
                 numbers = matching(

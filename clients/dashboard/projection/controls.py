@@ -14,6 +14,8 @@ ACTIONS = ("start", "pause", "resume", "cancel", "guide")
 def refusals(view: RunView) -> dict[str, str]:
     """Every action with the reason why it is not possible now; an empty reason means that it is."""
     state = view.state
+    if state == trace_pb2.RUN_STATE_UNSPECIFIED:
+        return dict.fromkeys(ACTIONS, "nothing is known about the run yet")
     said = wording.run_state(state)
     if state in TERMINAL:
         return dict.fromkeys(ACTIONS, f"the run is {said}: nothing about it changes any more")

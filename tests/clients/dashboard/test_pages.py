@@ -102,6 +102,7 @@ async def test_what_a_model_wrote_is_text_wherever_it_stands(
     await user.open("/runs/bi1/trials/3")
     await sees(user, PICTURE)
     await user.open("/runs/bi1/trials")
+    await sees(user, "31 of 31")
     table = _only(user, ui.table)
     await _until(lambda: len(table.rows) == 31)
     assert {HOSTILE, PICTURE} <= {row["hypothesis"] for row in table.rows}
@@ -126,6 +127,7 @@ async def test_a_trial_shows_its_difference_and_what_changed_it(
 async def test_the_table_turns_pages_at_the_server(user: User, recorded: RecordedInner, bilevel: RunRecord) -> None:
     recorded.tell(bilevel)
     await user.open("/runs/bi1/trials")
+    await sees(user, "31 of 31")
     table = _only(user, ui.table)
     await _until(lambda: len(table.rows) == 31)
     wanted = {"sortBy": "number", "descending": False, "page": 2, "rowsPerPage": 25}

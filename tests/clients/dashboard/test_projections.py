@@ -310,6 +310,7 @@ def test_a_difference_names_every_parameter_that_is_not_the_same() -> None:
 @pytest.mark.parametrize(
     ("state", "possible"),
     [
+        (trace_pb2.RUN_STATE_UNSPECIFIED, set()),
         (trace_pb2.RUN_STATE_CREATED, {"start", "cancel", "guide"}),
         (trace_pb2.RUN_STATE_RUNNING, {"pause", "cancel", "guide"}),
         (trace_pb2.RUN_STATE_PAUSED, {"resume", "cancel", "guide"}),
