@@ -92,7 +92,7 @@ async def exported(service: str) -> AsyncIterator[None]:
         yield
         return
     _active = tracing = _Tracing(service)
-    log.info("traces", service=tracing.provider.resource.attributes["service.name"])
+    log.info("traces", name=tracing.provider.resource.attributes["service.name"])
     try:
         yield
     finally:

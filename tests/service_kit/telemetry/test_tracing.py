@@ -82,6 +82,17 @@ async def test_the_sampler_decides_for_a_whole_trial(receiver: Receiver, monkeyp
     assert all(len(spans) == 3 for spans in receiver.traces().values())
 
 
+async def test_a_collector_that_is_away_costs_spans_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    async with (
+        serving(register, ServerSettings(grace=0.1), name="server") as address,
+        open_channel(address, ChannelSecurity()) as channel,
+    ):
+        with tracing.trial("runs/a/trials/1", "evaluate"):
+            assert await channel.unary_unary("/t.T/Answer")(b"") == b""
+
+
 def test_nothing_is_imported_and_a_span_is_nothing_where_nobody_asks() -> None:
     program = """
 import sys
