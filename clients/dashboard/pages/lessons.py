@@ -102,9 +102,9 @@ def _lesson(lesson: trace_pb2.Lesson) -> None:
                 ("Author", lesson.author or wording.NOTHING),
                 ("Written", wording.moment(lesson.create_time)),
                 ("In view of", wording.count(lesson.times_shown, "proposal")),
-                ("Of those kept", str(lesson.times_helped)),
+                ("Kept of those in view", str(lesson.times_helped)),
                 ("Cited by", wording.count(lesson.times_cited, "proposal")),
-                ("Of those kept", str(lesson.times_cited_kept)),
+                ("Kept of those citing", str(lesson.times_cited_kept)),
             ],
             "gap-above",
         )
@@ -161,7 +161,7 @@ def _part(view: RunView, lesson: LessonHistory, run_id: str) -> None:
             [
                 ("In view of", wording.count(len(lesson.in_view), "proposal")),
                 ("Cited by", wording.count(len(lesson.cited), "proposal")),
-                ("Of those kept", str(kept)),
+                ("Kept of those citing", str(kept)),
             ],
             "gap-above",
         )

@@ -6,6 +6,7 @@ from bilevel.v1 import outer_pb2
 from nicegui import ui
 
 from clients import wording
+from clients.campaign_history import TERMINAL
 from clients.dashboard.conversation import LEVELS, offers, outcome, say, used
 from clients.dashboard.elements import box, empty, facts, notice, problem, text
 from clients.dashboard.feeds import Feeds, StreamFeed
@@ -93,7 +94,7 @@ def _head(view: CampaignView) -> None:
         facts(
             [
                 ("State", state),
-                ("Now", view.activity),
+                *([("Now", view.activity)] if view.state not in TERMINAL else []),
                 ("Levels", levels),
                 ("Answered by", ", ".join(view.spending.models) or wording.NOTHING),
                 ("Sessions", str(len(view.research))),
