@@ -309,6 +309,7 @@ def pages(run: str, mechanism: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.timeout(600)
 def test_every_page_is_accessible_and_is_photographed(
     stack: Stack, browser: Browser, finished: str, tmp_path: Path
 ) -> None:
@@ -325,7 +326,7 @@ def test_every_page_is_accessible_and_is_photographed(
             visitor = visit(browser, stack, viewport={"width": width, "height": height}, color_scheme=scheme)
             for name, path in addresses.items():
                 visitor.page.goto(path)
-                visitor.page.wait_for_timeout(1000)
+                visitor.page.wait_for_timeout(700)
                 visitor.page.screenshot(path=folder / f"{name}-{scheme}-{width}.png", full_page=name != "research")
                 overflow = visitor.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
                 if overflow > 0:
