@@ -210,6 +210,19 @@ class InnerClient:
             async for event in events:
                 yield event
 
+    async def checkpoints(self, run: str) -> AsyncIterator[trace_pb2.Run]:
+        """The run at each of its checkpoints, paused, and resumed when the loop's body is done; ends with the run."""
+        reached = -1
+        async for event in self.watch_trace(run):
+            if event.HasField("checkpoint_reached"):
+                reached = event.checkpoint_reached.decided_trials
+            if event.run_state_changed.to_state != trace_pb2.RUN_STATE_PAUSED:
+                continue
+            paused = await self.get_run(run)
+            if paused.state == trace_pb2.RUN_STATE_PAUSED and paused.decided_trials == reached:
+                yield paused
+                await self.resume_run(run)
+
     async def remark(self, run: str, author: str, text: str) -> int:
         """Leaves the remark ``text`` by ``author`` on the trace of ``run``; returns its number.
 
@@ -226,6 +239,37 @@ class InnerClient:
         Raises RemoteError: INVALID_ARGUMENT, ABORTED when it is based on an old revision.
         """
         return (await self.connection.call(self._stub.UpdateSearchConfig, request)).search_config
+
+    async def configure_search(
+        self,
+        run: trace_pb2.Run,
+        *,
+        author: str,
+        freeze: Mapping[str, str] | None = None,
+        unfreeze: Mapping[str, str] | None = None,
+        strategy: str | None = None,
+        guidance: str | None = None,
+    ) -> trace_pb2.SearchConfig:
+        """The same in plain values; None leaves a field as it is.
+
+        Args:
+            run: The run as it was when this was decided: a change that came since is not overwritten.
+            author: Who decided it, for the trace.
+            freeze: Parameters that proposals leave alone from now on, each with the reason; ``unfreeze`` likewise.
+            strategy: How to search, in a few words; ``guidance`` is what the proposer is told.
+
+        Raises RemoteError: INVALID_ARGUMENT, ABORTED when the search was configured since ``run`` was read.
+        """
+        request = inner_pb2.UpdateSearchConfigRequest(
+            run=run.name,
+            freeze=_reasons(freeze or {}),
+            unfreeze=_reasons(unfreeze or {}),
+            strategy=strategy,
+            guidance=guidance,
+            author=author,
+            expected_revision=run.search_config.revision,
+        )
+        return await self.update_search_config(request)
 
     async def describe_search(self, run: str, *, lessons_prompt: bool = False) -> inner_pb2.DescribeSearchResponse:
         """What a researcher must read to improve the search of ``run``: its loop, the hooks, the language; with
@@ -349,3 +393,7 @@ class InnerClient:
 
 def _settings(settings: Mapping[str, Value] | None) -> common_pb2.Configuration:
     return common_pb2.Configuration(values=values_to_proto(settings or {}))
+
+
+def _reasons(reasons: Mapping[str, str]) -> list[trace_pb2.FreezeReason]:
+    return [trace_pb2.FreezeReason(parameter=name, reason=reason) for name, reason in reasons.items()]

@@ -154,7 +154,7 @@ class Runs:
             # A client that goes away must not leave a mechanism in the middle of a call.
             await asyncio.shield(loop.propose(count) if changes is None else loop.propose_own(changes, hypothesis))
         except InvalidConfiguration as error:
-            raise InvalidArgument([Violation(f"changes.{v.field}", v.description) for v in error.violations]) from None
+            raise InvalidArgument([_of_changes(violation) for violation in error.violations]) from None
         return list((await self.store.search(run_id)).trials[before:])
 
     async def evaluate(self, run_id: str, number: int) -> Trial:
@@ -271,3 +271,9 @@ def _evaluated_cancelled(search: Search, number: int) -> list[Event]:
 
 def _cancelled_result(reason: str) -> EvaluationResult:
     return EvaluationResult(Outcome.CANCELLED, message=reason, elapsed=timedelta())
+
+
+def _of_changes(violation: Violation) -> Violation:
+    """What is wrong with a client's own candidate, by the request's field: a parameter's, or the changes as a whole."""
+    whole = violation.field == "changes"
+    return Violation("changes" if whole else f"changes.{violation.field}", violation.description)

@@ -145,6 +145,7 @@ async def test_an_outer_loop_of_a_few_lines_drives_our_inner_service(stack: Loca
     authors = {e.search_config_updated.author for e in events if e.HasField("search_config_updated")}
     assert authors == {"a minimal outer loop"}
     assert "20 trials decided" in lines[-1]
+    assert len(script.read_text().splitlines()) <= 60
 
 
 INNER_FAULTS: dict[type[Fault], tuple[list[str], set[str]]] = {

@@ -164,7 +164,7 @@ async def test_a_clients_own_changes_are_checked_like_any_other(inner) -> None:
         (values(x={"double_value": 77}), "changes.x"),
         (values(z={"double_value": 1}), "changes.z"),
         (values(depth={"int_value": 5}), "changes.depth"),
-        (values(x={"double_value": 8}), "changes.changes"),
+        (values(x={"double_value": 8}), "changes"),
         (values(x={"double_value": 10}, y={"int_value": 10}), "changes.x"),
     ):
         error = await inner.refusal(inner.propose(name, changes=wanted))
