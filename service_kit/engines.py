@@ -138,7 +138,8 @@ class PostgresEngine:
     """PostgreSQL through a driver that knows the event loop."""
 
     def __init__(self, url: URL, **options: Any) -> None:
-        arguments = {"connect_timeout": CONNECT_SECONDS}
+        # A database that names no encoding (SQL_ASCII) would give bytes where text is expected.
+        arguments = {"connect_timeout": CONNECT_SECONDS, "client_encoding": "utf8"}
         self._writing = create_async_engine(
             url, pool_pre_ping=True, pool_size=CONNECTIONS, connect_args=arguments, **options
         )

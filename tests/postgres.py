@@ -97,10 +97,10 @@ class PostgresServer:
         return f"postgresql://bilevel@/{database}?host={self.folder}"
 
     @contextlib.contextmanager
-    def database(self) -> Iterator[str]:
-        """The URL of a new database for the length of the block."""
+    def database(self, options: str = "STRATEGY file_copy") -> Iterator[str]:
+        """The URL of a new database, made with SQL ``options``, for the length of the block."""
         name = f"t{uuid.uuid4().hex}"
-        self._execute(f"CREATE DATABASE {name} STRATEGY file_copy")
+        self._execute(f"CREATE DATABASE {name} {options}")
         try:
             yield self.url(name)
         finally:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from service_kit.database import Database
 from service_kit.engines import CONNECTIONS
+from tests.postgres import PostgresServer
 
 INSERT, COUNT = text("INSERT INTO t VALUES (1)"), text("SELECT count(*) FROM t")
 
@@ -76,3 +77,12 @@ async def test_a_caller_that_is_cancelled_waits_for_its_thread(tmp_path) -> None
     await database.transact(lambda connection: connection.execute(INSERT))
     assert await count(database) == 2
     await database.close()
+
+
+async def test_a_database_that_names_no_encoding_gives_text_and_not_bytes(postgres: PostgresServer) -> None:
+    with postgres.database("TEMPLATE template0 ENCODING SQL_ASCII LC_COLLATE 'C' LC_CTYPE 'C'") as url:
+        database = await Database.open(url)
+        try:
+            assert (await database.fetch(text("SELECT 'größer'")))[0][0] == "größer"
+        finally:
+            await database.close()
