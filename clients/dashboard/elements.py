@@ -150,6 +150,18 @@ def empty(title: str, *lines: str, command: str = "") -> Element:
     return element
 
 
+def column(name: str, label: str, *, field: str = "", right: bool = False, sortable: bool = False) -> dict[str, Any]:
+    """A column of a table of rows; ``field`` is the row's, where it is not called as the column is."""
+    return {
+        "name": name,
+        "label": label,
+        "field": field or name,
+        "align": "right" if right else "left",
+        "sortable": sortable,
+        "classes": f"cell-{name}",
+    }
+
+
 def age(moment: float) -> str:
     """How long ago a Unix time was, in a word or two."""
     seconds = max(0.0, time.time() - moment)

@@ -8,47 +8,20 @@ from typing import Any
 
 from nicegui import ui
 
-from clients.dashboard.elements import MARKS, box, button, link
+from clients.dashboard.elements import MARKS, box, button, column, link
 from clients.dashboard.feeds import StreamFeed
 from clients.dashboard.projection.run import RunView
 from clients.dashboard.projection.trials import row
 from clients.dashboard.trial_detail import trial_detail
 
-COLUMNS: list[dict[str, Any]] = [
-    {
-        "name": "number",
-        "classes": "cell-number",
-        "label": "Trial",
-        "field": "number",
-        "align": "right",
-        "sortable": True,
-    },
-    {"name": "outcome", "classes": "cell-outcome", "label": "Outcome", "field": "status", "align": "left"},
-    {
-        "name": "metric",
-        "classes": "cell-metric",
-        "label": "Metric",
-        "field": "metric",
-        "align": "right",
-        "sortable": True,
-    },
-    {"name": "gain", "classes": "cell-gain", "label": "Gain", "field": "gain", "align": "right", "sortable": True},
-    {
-        "name": "changes",
-        "classes": "cell-changes",
-        "label": "Change and hypothesis",
-        "field": "changes",
-        "align": "left",
-    },
-    {"name": "proposer", "classes": "cell-proposer", "label": "Proposed by", "field": "proposer", "align": "left"},
-    {
-        "name": "elapsed",
-        "classes": "cell-elapsed",
-        "label": "Time",
-        "field": "elapsed",
-        "align": "right",
-        "sortable": True,
-    },
+COLUMNS = [
+    column("number", "Trial", right=True, sortable=True),
+    column("outcome", "Outcome", field="status"),
+    column("metric", "Metric", right=True, sortable=True),
+    column("gain", "Gain", right=True, sortable=True),
+    column("changes", "Change and hypothesis"),
+    column("proposer", "Proposed by"),
+    column("elapsed", "Time", right=True, sortable=True),
 ]
 
 _CELLS = {

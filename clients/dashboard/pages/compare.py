@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 from nicegui import ui
 
 from clients.dashboard import charts
-from clients.dashboard.elements import box, button, empty, notice, text
+from clients.dashboard.elements import box, button, column, empty, notice, text
 from clients.dashboard.feeds import Feeds, Status, StreamFeed
 from clients.dashboard.frame import connection, follow, frame
 from clients.dashboard.projection.comparison import LIMIT, chosen, one_scale, row
 from clients.dashboard.projection.run import RunView
 from clients.dashboard.services import Services
 
-_COLUMNS: list[dict[str, Any]] = [
-    {"name": "title", "classes": "cell-title", "label": "Run", "field": "title", "align": "left"},
-    {"name": "state", "classes": "cell-state", "label": "State", "field": "state", "align": "left"},
-    {"name": "trials", "classes": "cell-trials", "label": "Trials", "field": "trials", "align": "right"},
-    {"name": "baseline", "classes": "cell-baseline", "label": "Baseline", "field": "baseline", "align": "right"},
-    {"name": "best", "classes": "cell-best", "label": "Best", "field": "best", "align": "right"},
-    {"name": "gain", "classes": "cell-gain", "label": "Gain", "field": "gain", "align": "right"},
-    {
-        "name": "confirmed",
-        "classes": "cell-confirmed",
-        "label": "Confirmed gain",
-        "field": "confirmed",
-        "align": "right",
-    },
-    {"name": "best_at", "classes": "cell-best_at", "label": "Best found at", "field": "best_at", "align": "right"},
-    {"name": "kept", "classes": "cell-kept", "label": "Kept", "field": "kept", "align": "right"},
-    {
-        "name": "mechanisms",
-        "classes": "cell-mechanisms",
-        "label": "Mechanisms",
-        "field": "mechanisms",
-        "align": "right",
-    },
-    {"name": "tokens", "classes": "cell-tokens", "label": "Tokens", "field": "tokens", "align": "right"},
+_COLUMNS = [
+    column("title", "Run"),
+    column("state", "State"),
+    column("trials", "Trials", right=True),
+    column("baseline", "Baseline", right=True),
+    column("best", "Best", right=True),
+    column("gain", "Gain", right=True),
+    column("confirmed", "Confirmed gain", right=True),
+    column("best_at", "Best found at", right=True),
+    column("kept", "Kept", right=True),
+    column("mechanisms", "Mechanisms", right=True),
+    column("tokens", "Tokens", right=True),
 ]
 _TITLE = """<q-td :props="props"><span class="swatch" :style="{background: props.row.colour}" aria-hidden="true"></span>
     <a class="row-link" :href="'/runs/' + props.row.id">{{ props.row.title }}</a>

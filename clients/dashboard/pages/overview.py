@@ -7,35 +7,22 @@ from typing import Any
 from nicegui import ui
 
 from clients import wording
-from clients.dashboard.elements import age, box, empty, notice, text
+from clients.dashboard.elements import age, box, column, empty, notice, text
 from clients.dashboard.feeds import LISTED, Feeds
 from clients.dashboard.frame import connection, follow, frame
 from clients.dashboard.projection.overview import RunRow
 from clients.dashboard.services import Services
 
-_COLUMNS: list[dict[str, Any]] = [
-    {"name": "title", "classes": "cell-title", "label": "Run", "field": "title", "align": "left", "sortable": True},
-    {"name": "state", "classes": "cell-state", "label": "State", "field": "state", "align": "left", "sortable": True},
-    {"name": "task", "classes": "cell-task", "label": "Task", "field": "task", "align": "left", "sortable": True},
-    {
-        "name": "trials",
-        "classes": "cell-trials",
-        "label": "Trials",
-        "field": "share",
-        "align": "left",
-        "sortable": True,
-    },
-    {"name": "best", "classes": "cell-best", "label": "Best", "field": "best", "align": "right"},
-    {"name": "gain", "classes": "cell-gain", "label": "Gain", "field": "gain", "align": "right"},
-    {
-        "name": "confirmed",
-        "classes": "cell-confirmed",
-        "label": "Confirmed gain",
-        "field": "confirmed",
-        "align": "right",
-    },
-    {"name": "campaign", "classes": "cell-campaign", "label": "Outer loop", "field": "campaign", "align": "left"},
-    {"name": "age", "classes": "cell-age", "label": "Created", "field": "created", "align": "right", "sortable": True},
+_COLUMNS = [
+    column("title", "Run", sortable=True),
+    column("state", "State", sortable=True),
+    column("task", "Task", sortable=True),
+    column("trials", "Trials", field="share", sortable=True),
+    column("best", "Best", right=True),
+    column("gain", "Gain", right=True),
+    column("confirmed", "Confirmed gain", right=True),
+    column("campaign", "Outer loop"),
+    column("age", "Created", field="created", right=True, sortable=True),
 ]
 
 _CELLS = {
