@@ -133,11 +133,19 @@ async def pause(
     json: JsonOption = False,
 ) -> None:
     """Pause a run after its current trial."""
+    from bilevel.v1 import trace_pb2
+
     from clients.cli.resources import find_run
     from clients.inner import InnerClient
 
     async with InnerClient(inner) as client:
-        _show(await client.pause_run(await find_run(client, run), reason), json)
+        paused = await client.pause_run(await find_run(client, run), reason)
+    if json or paused.state != trace_pb2.RUN_STATE_RUNNING:
+        _show(paused, json)
+    else:
+        typer.echo(
+            f"{paused.name} pauses when its current trials have ended. Go on with `bilevel resume {paused.name}`."
+        )
 
 
 @app.command(epilog=EXIT_CODES)

@@ -227,7 +227,9 @@ def test_a_run_is_paused_resumed_and_cancelled(services: Services) -> None:
         "run", "--task", "own", "--levels", "1", "--trials", "100000", "--detach", "--confirm", "0"
     )
     run = started.stdout.strip()
-    assert services.bilevel("pause", run).returncode == 0
+    paused = services.bilevel("pause", run)
+    assert paused.returncode == 0
+    assert "pauses when its current trials have ended" in paused.stdout or "is paused" in paused.stdout
     assert services.bilevel("cancel", run, "--reason", "seen enough").returncode == 0
     assert "cancelled" in services.bilevel("runs").stdout
 
