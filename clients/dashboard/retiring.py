@@ -32,6 +32,6 @@ def ask_to_retire(services: Services, name: str) -> None:
 
         with box("div", "actions"):
             button("Keep it", dialog.close)
-            button("Retire", retire, kind="danger")
+            button("Retire it", retire, kind="danger")
     dialog.on("hide", dialog.delete)
     dialog.open()

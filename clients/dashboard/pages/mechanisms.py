@@ -6,6 +6,7 @@ from nicegui import ui
 
 from clients import wording
 from clients.dashboard.code import code
+from clients.dashboard.controls import say
 from clients.dashboard.elements import box, button, disable, empty, facts, link, tag, text
 from clients.dashboard.feeds import Feeds, StreamFeed
 from clients.dashboard.folding import fold
@@ -20,7 +21,7 @@ from clients.dashboard.projection.run import RunView
 from clients.dashboard.retiring import ask_to_retire
 from clients.dashboard.run_frame import run_frame
 from clients.dashboard.services import Services
-from clients.history import MechanismHistory, short
+from clients.history import TERMINAL, MechanismHistory, short
 from service_kit.errors import RemoteError
 
 
@@ -47,17 +48,21 @@ def register(services: Services, feeds: Feeds) -> None:
             with box("div", "heading"):
                 text("h2", name, "title")
                 box("span", "space")
-                retire = button(
-                    "Retire",
-                    lambda: ask_to_retire(services, f"runs/{run_id}/mechanisms/{name}"),
-                    kind="danger",
-                )
+                retire = button("Retire", lambda: ask(), kind="danger")
             page = MechanismPage(run_id)
+
+        def ask() -> None:
+            # A button that is marked as disabled can still be pressed: it says why it does nothing.
+            if retire.props.get("aria-disabled"):
+                say(f"Not possible now: {retire.props['title']}.")
+            else:
+                ask_to_retire(services, f"runs/{run_id}/mechanisms/{name}")
 
         def draw() -> None:
             mechanism = feed.view.mechanisms.get(name)
             installed = mechanism is not None and state_of(mechanism) != "removed"
-            disable(retire, refusal if installed else "It is not installed.")
+            over = "the run has ended" if feed.view.state in TERMINAL else ""
+            disable(retire, over or refusal if installed else "it is not installed")
             if mechanism is None:
                 page.head.draw(feed.behind, lambda: _unknown(feed, name, run_id))
             else:

@@ -100,6 +100,13 @@ class RecordedInner(inner_pb2_grpc.InnerLoopServiceServicer):
         self.add(trace_pb2.TraceEvent(run=request.run, search_config_updated=updated))
         return inner_pb2.UpdateSearchConfigResponse(search_config=config)
 
+    async def UninstallMechanism(self, request, context) -> inner_pb2.UninstallMechanismResponse:  # noqa: N802
+        await self._note(request, context)
+        run, _, name = request.name.partition("/mechanisms/")
+        gone = trace_pb2.MechanismUninstalled(mechanism=name, reason=request.reason)
+        self.add(trace_pb2.TraceEvent(run=run, mechanism_uninstalled=gone))
+        return inner_pb2.UninstallMechanismResponse()
+
     async def _note(self, request, context) -> None:
         if self.refusal is not None:
             await context.abort(*self.refusal)

@@ -86,6 +86,36 @@ async def test_a_mechanism_is_shown_with_its_walls_and_with_what_it_did(user: Us
     await sees(user, "None yet: it is judged 10 decided trials after its installation.")
 
 
+async def test_a_mechanism_is_retired_only_when_asked_twice_and_while_the_run_goes_on(
+    user: User, recorded: RecordedInner, bilevel: RunRecord
+) -> None:
+    run = bilevel.events[0].run
+    await user.open(f"/{run}/mechanisms/turn-round")
+    await sees(user, "Decisions changed")
+    user.find("Retire").click()
+    await sees(user, "Not possible now: the run has ended.")
+    last = max(n for n, event in enumerate(bilevel.events) if event.WhichOneof("event") == "hooks_counted")
+    for number, event in enumerate(bilevel.events[: last + 1], 1):
+        copy = type(event)()
+        copy.CopyFrom(event)
+        copy.run = "runs/going"
+        recorded.traces.setdefault("runs/going", []).append(copy)
+        assert copy.sequence == number
+    await user.open("/runs/going/mechanisms/turn-round")
+    await sees(user, "Decisions changed")
+    user.find("Retire").click()
+    await sees(user, "Retire turn-round?")
+    assert not recorded.asked
+    user.find("Retire it").click()
+    await sees(user, "removed", "retired by a person")
+    assert [type(request).__name__ for request in recorded.asked] == ["UninstallMechanismRequest"]
+
+
+async def test_a_run_without_lessons_says_how_to_have_them(user: User, bilevel: RunRecord) -> None:
+    await user.open(f"/{bilevel.events[0].run}/lessons")
+    await sees(user, "This run works without lessons", "bilevel run --lessons")
+
+
 async def test_the_research_is_a_conversation_with_both_sides(user: User, bilevel: RunRecord) -> None:
     await user.open(f"/{bilevel.events[0].run}/research")
     await sees(user, "Cycle 1", "Explore: what holds the search back?", "Generate: the source", "The gate, attempt 1")
