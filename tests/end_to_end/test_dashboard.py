@@ -43,7 +43,8 @@ HOSTILE_SOURCE = f'''class Mechanism:
     # {HOSTILE}
     def propose(self, view, count):
         size = view.incumbent.configuration["ORDER_SIZE"]
-        return [{{"changes": {{"ORDER_SIZE": size // 2}}, "hypothesis": "{HOSTILE.replace('"', "'")}"}}]
+        size = size // 2 if size >= 16 else 2 * size
+        return [{{"changes": {{"ORDER_SIZE": size}}, "hypothesis": "{HOSTILE.replace('"', "'")}"}}]
 '''
 
 
