@@ -61,6 +61,18 @@ def test_services_are_confined_and_reachable_from_this_machine_only() -> None:
             assert service["healthcheck"], name
 
 
+def test_the_files_say_nothing_that_compose_2_calls_obsolete_or_that_compose_1_does_not_know() -> None:
+    description = described()
+    assert "version" not in description, "obsolete since the Compose Specification"
+    services = description["services"]
+    for name, service in services.items():
+        for needed, how in service.get("depends_on", {}).items():
+            assert how == {"condition": "service_healthy"}, f"{name}: Compose 1.29 knows no other key here"
+            assert services[needed]["healthcheck"], f"{name} waits for the health of {needed}, which has no check"
+            profiles = services[needed].get("profiles", [])
+            assert not profiles or profiles == service["profiles"], f"{name} needs {needed}, which may be switched off"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
