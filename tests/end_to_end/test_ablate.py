@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.clients.cli.shape_check import check
 from tests.end_to_end.conftest import Services
 from tests.end_to_end.person import User, wait_until
 
@@ -54,6 +55,7 @@ def ablated(tmp_path_factory: pytest.TempPathFactory, own_task: str) -> tuple[Us
     before = decided(database)
     done = user.bilevel("ablate", *place, *COMMAND, "--json")
     assert done.returncode == 0, done.stderr
+    check("ablate", json.loads(done.stdout))
     return user, json.loads(done.stdout), before, done.stderr
 
 

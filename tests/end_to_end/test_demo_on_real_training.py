@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.cli.shape_check import check
 from tests.end_to_end.person import User
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -17,6 +18,7 @@ def test_the_short_demo_shows_a_mechanism_at_work(user: User) -> None:
     output, errors = process.communicate(timeout=800)
     assert process.returncode == 0, errors
     result = json.loads(output)
+    check("demo", result)
     bare, bilevel = result["runs"]
     assert result["problems"] == []
     assert bare["baseline"] == bilevel["baseline"]

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from tests.clients.cli.shape_check import check
 from tests.end_to_end.person import User
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
@@ -24,6 +25,7 @@ def test_the_second_run_starts_from_what_the_first_learnt(user: User) -> None:
     result = run(user, "demo-memory", "--short", "--out", "out", "--json")
     assert result["problems"] == []
     assert result["scripted"] is True
+    check("demo-memory", result)
     assert result["written_by_first"]
     second = result["second"]
     assert any(lesson["cited"] for lesson in second["lessons"])

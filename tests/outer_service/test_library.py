@@ -22,6 +22,7 @@ from outer_service.events import VerdictReached
 from outer_service.library import LibraryEntry, LibraryTrial, offers
 from outer_service.observed import MechanismEffect
 from service_kit.errors import InvalidArgument, RemoteError
+from tests.clients.cli.shape_check import check
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -162,6 +163,7 @@ async def test_what_stayed_is_tried_again_on_another_task_and_goes_out_and_in_as
         assert len(known.trials) == 3
 
         listed = await bilevel("list", "--outer", outer.address, "--json")
+        check("library list", json.loads(listed))
         assert [entry["title"] for entry in json.loads(listed)] == ["opposite-direction"]
         assert "opposite-direction" in await bilevel("list", "--task", "second-valley", "--outer", outer.address)
         shown = await bilevel("show", known.name.removeprefix("libraryEntries/")[:10], "--outer", outer.address)

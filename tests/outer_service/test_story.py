@@ -11,6 +11,7 @@ from bilevel.v1 import common_pb2
 from bilevel.v1 import outer_pb2 as pb
 
 from clients.campaign_story import _TELL, cost, document, story
+from tests.clients.cli.shape_check import check
 from tests.outer_service.conftest import ROOT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -46,6 +47,7 @@ async def test_a_campaign_is_told_and_its_prompts_are_shown(services: Any, scrip
     ):
         assert part in told
     by_run = json.loads(await bilevel("campaign", "show", run, "--json", *at))
+    check("campaign show", by_run)
     assert by_run["campaign"]["name"] == campaign.name
     assert await bilevel("campaign", "show", run.removeprefix("runs/"), *at) == told
     assert json.loads(await bilevel("campaign", "list", "--json", *at))[0]["name"] == campaign.name

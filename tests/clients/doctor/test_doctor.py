@@ -18,6 +18,7 @@ from clients.doctor import Finding, Severity, machine, services
 from clients.wrong_settings import wrong_settings
 from service_kit import settings
 from service_kit.server import ServerSettings, serving
+from tests.clients.cli.shape_check import check
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -123,6 +124,7 @@ def test_settings_that_are_not_valid_are_findings_and_the_rest_is_examined(monke
     for name in ("BILEVEL_MODEL_TIMEOUT", "BILEVEL_LEASE_SECONDS"):
         monkeypatch.setenv(name, WRONG[name])
     done = CliRunner().invoke(app, ["doctor", "--inner", "127.0.0.1:1", "--outer", "127.0.0.1:1", "--json"])
+    check("doctor", json.loads(done.stdout))
     findings = [Finding(**entry) for entry in json.loads(done.stdout)]
     assert done.exit_code == 1
     said = [finding for finding in findings if finding.severity == Severity.BAD]
