@@ -62,7 +62,7 @@ def _state(view: RunView) -> str:
     if view.state == trace_pb2.RUN_STATE_PAUSED and view.at_checkpoint:
         return "at a checkpoint"
     if view.state == trace_pb2.RUN_STATE_PAUSED and view.state_reason:
-        return f"{words}: {view.state_reason}"
+        return view.state_reason if view.state_reason.startswith(words) else f"{words}: {view.state_reason}"
     return words
 
 
