@@ -65,15 +65,6 @@ class CampaignView(CampaignHistory):
         """Mechanisms that research installed."""
         return sum(s.finished is not None and bool(s.finished.mechanism) for s in self.research)
 
-    def session_of(self, mechanism: str) -> outer_pb2.ResearchFinished | None:
-        """How the session ended that installed ``mechanism`` (its id); None for one that none did."""
-        ends = (session.finished for session in self.research)
-        return next((end for end in ends if end is not None and end.mechanism == mechanism), None)
-
-    def verdicts_on(self, mechanism: str) -> list[outer_pb2.VerdictReached]:
-        """Oldest first."""
-        return [verdict for verdict in self.verdicts if verdict.mechanism == mechanism]
-
 
 def round_name(turn: outer_pb2.ResearchTurn) -> str:
     """The round of a turn in one word."""
