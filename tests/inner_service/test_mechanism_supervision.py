@@ -22,10 +22,11 @@ class Mechanism:
 '''
 VETO_HALF = '''
 class Mechanism:
-    """Halves: refuse every second candidate."""
+    """Halves: refuse every second value of x."""
 
     def veto(self, view, candidate):
-        return "not my half" if int(candidate.changes.get("x", 0.0) * 1000) % 2 == PARITY else None
+        x = candidate.changes.get("x")
+        return None if x is None or int(x * 1000) % 2 != PARITY else "not my half"
 '''
 SPOILER = '''
 class Mechanism:
