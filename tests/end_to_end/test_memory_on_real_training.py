@@ -30,10 +30,12 @@ def test_the_second_run_starts_from_what_the_first_learnt(user: User) -> None:
     second = result["second"]
     assert any(lesson["cited"] for lesson in second["lessons"])
     assert second["compared"] > 0
-    assert second["changed"]
+    assert any(change["by"] for change in second["changed"])
+    assert any(again["mechanism"] and again["changed"] for again in second["library"])
     page = (user.folder / result["report"]).read_text()
     assert "Memory of earlier searches" in page
     assert "another first candidate" in page
+    assert "tried again from the library" in page
 
 
 def test_the_laptop_preset_goes_from_start_to_table(user: User) -> None:

@@ -30,6 +30,14 @@ class Mechanism:
 """
 
 
+async def test_a_verdict_does_not_depend_on_what_the_mechanism_will_be_called(judge: Any) -> None:
+    # The outer loop's check has no name yet, the installation has: the mechanism's own seed follows from it.
+    checked, installed = [await judge(VETO, seed=seed, synthetic_seed=7, history=()) for seed in (1, 2)]
+    assert checked.synthetic.changed == installed.synthetic.changed
+    elsewhere = [(await judge(VETO, synthetic_seed=seed, history=())).synthetic.changed for seed in (8, 9, 10)]
+    assert len({checked.synthetic.changed, *elsewhere}) > 1
+
+
 async def test_a_mechanism_that_changes_decisions_is_accepted_with_its_counts(judge: Any) -> None:
     report = await judge(VETO)
     assert report.accepted, report.render()
