@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 MARK_LIMIT = 480
 """Most marks that a chart is sent, however many trials there are."""
@@ -27,13 +27,14 @@ class Point:
 
 
 def best_line(points: Sequence[Point], limit: int = LINE_LIMIT) -> list[Point]:
-    """The points at which the best changed, and the last one; at most ``limit`` of them, evenly thinned."""
+    """The points at which the best changed, and where the run is now; at most ``limit`` of them, evenly thinned."""
     corners: list[Point] = []
     for point in points:
         if point.best is not None and (not corners or point.best != corners[-1].best):
             corners.append(point)
-    if points and corners and points[-1] is not corners[-1]:
-        corners.append(points[-1])
+    if corners and points[-1] is not corners[-1]:
+        # Trials that ran at the same time are decided in any order: the newest decision need not be the newest trial.
+        corners.append(replace(points[-1], number=max(point.number for point in points)))
     return _thinned(corners, limit)
 
 

@@ -246,11 +246,16 @@ def test_a_chart_keeps_its_series_and_draws_tooltips_instead_of_parsing_them(vie
 
 
 def test_a_line_never_goes_back_where_trials_are_decided_out_of_order() -> None:
-    points = [Point(0, 5, "baseline", 2.0, 2.0), Point(2, 9, "kept", 1.5, 1.5), Point(1, 9, "discarded", 1.9, 1.5)]
+    points = [
+        Point(0, 5, "baseline", 2.0, 2.0),
+        Point(2, 9, "kept", 1.5, 1.5),
+        Point(4, 12, "discarded", 1.8, 1.5),
+        Point(3, 12, "discarded", 1.9, 1.5),
+    ]
     options = charts.best_so_far(points, [], 2.0, maximize=False, metric="loss")
-    assert options["series"][0]["data"] == [[0, 2.0], [2, 1.5], [2, 1.5]]
+    assert options["series"][0]["data"] == [[0, 2.0], [2, 1.5], [4, 1.5]]
     compared = charts.comparison([("run", points, False)], seconds=False, relative=False)
-    assert compared["series"][0]["data"] == [[0, 2.0], [2, 1.5], [2, 1.5]]
+    assert compared["series"][0]["data"] == [[0, 2.0], [2, 1.5], [4, 1.5]]
     assert options["series"][0]["markLine"]["data"][0]["yAxis"] == 2.0
 
 
