@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,14 +56,21 @@ async def watch(
         campaign = await above.campaign_of(name) if above is not None else None
         search = Search(name, campaign.name if campaign is not None else "")
         view = LineView(typer.echo)
-        await catch_up(search, inner_client, above, view)
-        await follow(search, inner_client, above, view)
+        try:
+            await catch_up(search, inner_client, above, view)
+            await follow(search, inner_client, above, view)
+        except asyncio.CancelledError:
+            typer.echo(_goes_on(name), err=True)
+            raise
+
+
+def _goes_on(name: str) -> str:
+    id_ = name.rpartition("/")[2]
+    return f"{name} goes on: `bilevel watch {id_}` comes back to it, `bilevel cancel {id_}` ends it"
 
 
 async def _watch_on_screen(name: str, inner: InnerClient, outer: OuterClient) -> None:
     """Until the person leaves; then say how to come back, or how it ended."""
-    import asyncio
-
     from clients.campaign_history import CampaignHistory
     from clients.cli.comparison import terminal
     from clients.cli.live import display
@@ -70,7 +78,7 @@ async def _watch_on_screen(name: str, inner: InnerClient, outer: OuterClient) ->
     from clients.history import TERMINAL
     from clients.searching import Search
 
-    app, id_ = WatchApp(name, inner, outer), name.rpartition("/")[2]
+    app = WatchApp(name, inner, outer)
     refusal = await app.run_async()
     if (task := asyncio.current_task()) is not None and task.cancelling():
         raise asyncio.CancelledError  # SIGTERM or SIGHUP, which Textual takes for a wish to leave
@@ -80,7 +88,7 @@ async def _watch_on_screen(name: str, inner: InnerClient, outer: OuterClient) ->
         above = app.above.view if app.above is not None else CampaignHistory()
         terminal().print(display([Search(name, above.name, app.feed.view, above)]))
     else:
-        typer.echo(f"{name} goes on: `bilevel watch {id_}` comes back to it, `bilevel cancel {id_}` ends it")
+        typer.echo(_goes_on(name))
     if app.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
 

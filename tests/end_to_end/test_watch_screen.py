@@ -80,6 +80,7 @@ def test_a_live_run_fills_the_screen_obeys_keys_and_leaves_the_terminal_as_it_wa
     assert "running" in services.bilevel("runs").stdout
 
 
+@pytest.mark.long
 def test_the_screen_scrolls_takes_a_new_size_and_has_no_colours_where_none_are_wanted(
     services: Services, live: str
 ) -> None:
@@ -147,6 +148,15 @@ def test_a_finished_run_stays_on_the_screen_until_it_is_left(services: Services)
         assert terminal.finish() == 0
         assert terminal.restored
         assert "trial 3/3" in terminal.text
+
+
+@pytest.mark.long
+def test_ctrl_c_in_plain_lines_says_that_the_run_goes_on(services: Services, live: str) -> None:
+    with watching(services.user, services.inner, live, 100, 24, "--plain") as terminal:
+        terminal.wait_for(r"/100000  (kept|discarded)")
+        terminal.press("\x03")
+        assert terminal.finish() == 130
+        assert f"{live} goes on: `bilevel watch" in " ".join(terminal.text.split())
 
 
 @pytest.mark.long
