@@ -116,7 +116,7 @@ def traces(draw: st.DrawFn) -> list[Point]:
     return points
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(traces(), st.integers(16, 64))
 def test_marks_are_bounded_in_order_and_of_the_run(points: list[Point], limit: int) -> None:
     chosen = marks(points, limit)
@@ -131,7 +131,7 @@ def test_marks_are_bounded_in_order_and_of_the_run(points: list[Point], limit: i
         assert (min(shown), max(shown)) == (min(discarded), max(discarded))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(traces(), st.integers(2, 40))
 def test_the_line_keeps_its_first_and_last_point_and_never_gets_worse(points: list[Point], limit: int) -> None:
     line = best_line(points, limit)
@@ -145,7 +145,7 @@ def test_the_line_keeps_its_first_and_last_point_and_never_gets_worse(points: li
     assert all(a.best >= b.best for a, b in pairwise(line))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(traces(), st.booleans())
 def test_the_drawn_range_holds_the_whole_line_and_the_baseline(points: list[Point], maximize: bool) -> None:
     if maximize:
@@ -161,7 +161,7 @@ def test_the_drawn_range_holds_the_whole_line_and_the_baseline(points: list[Poin
     assert drawn[0] <= baseline <= drawn[1]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(1, 3000))
 def test_a_training_curve_is_thinned_evenly_as_it_grows(count: int) -> None:
     training = Training(1)
