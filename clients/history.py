@@ -115,6 +115,8 @@ class RunHistory:
     state_reason: str = ""
     at_checkpoint: bool = False
     """Whether it waits at a checkpoint, and not for another reason."""
+    asked_to_pause: bool = False
+    """Whether someone asked it to pause, rather than it had to."""
     trials: dict[int, trace_pb2.Trial] = field(default_factory=dict)
     bases: dict[int, int] = field(default_factory=dict)
     complaints: dict[int, str] = field(default_factory=dict)
@@ -214,7 +216,7 @@ class RunHistory:
         self.state, self.state_reason = what.to_state, what.reason
         self.lost = None
         if what.to_state == trace_pb2.RUN_STATE_RUNNING:
-            self.at_checkpoint = False
+            self.at_checkpoint = self.asked_to_pause = False
 
     def on_trial_proposed(self, what: trace_pb2.TrialProposed, event: trace_pb2.TraceEvent) -> None:
         trial = trace_pb2.Trial()
@@ -319,6 +321,11 @@ class RunHistory:
 
     def on_checkpoint_reached(self, what: trace_pb2.CheckpointReached, event: trace_pb2.TraceEvent) -> None:
         self.at_checkpoint = True
+
+    def on_pause_requested(self, what: trace_pb2.PauseRequested, event: trace_pb2.TraceEvent) -> None:
+        self.asked_to_pause = True
+        if self.state == trace_pb2.RUN_STATE_PAUSED:  # it stays at its checkpoint
+            self.at_checkpoint, self.state_reason = False, what.reason
 
     def on_lessons_shown(self, what: trace_pb2.LessonsShown, event: trace_pb2.TraceEvent) -> None:
         self.memory.show(what)

@@ -158,6 +158,8 @@ class Search:
         """Whether it is paused and nobody will resume it by itself."""
         if self.trace.state != trace_pb2.RUN_STATE_PAUSED:
             return False
+        if self.trace.asked_to_pause:  # whoever asked goes on with it, unless the campaign did because it gave up
+            return self.outer.state == outer_pb2.CAMPAIGN_STATE_PAUSED
         if not self.trace.at_checkpoint or not self.campaign:
             return True
         return self.outer.state in {*campaign_history.TERMINAL, outer_pb2.CAMPAIGN_STATE_PAUSED}

@@ -17,7 +17,7 @@ from inner_service.budgets import BudgetSpent
 from inner_service.lessons.writer import unwritten
 from inner_service.loop import Loop, NoiseUnknown
 from inner_service.proposer import NoCandidate
-from inner_service.run import ParallelMode, RemeasurePurpose, RunState, Search, Trial, TrialState
+from inner_service.run import CHECKPOINT, ParallelMode, RemeasurePurpose, RunState, Search, Trial, TrialState
 from inner_service.trace import CheckpointReached, Event, RunConfirmed, RunStateChanged
 from service_kit import context
 from service_kit.errors import ServiceError, StorageFailed
@@ -152,7 +152,7 @@ class Driver:
         elif run.pause_request:
             await self._go(RunState.PAUSED, run.pause_request)
         elif _checkpoint_due(search):
-            await self._go(RunState.PAUSED, "checkpoint", CheckpointReached(run.decided_trials))
+            await self._go(RunState.PAUSED, CHECKPOINT, CheckpointReached(run.decided_trials))
 
     def _lessons_due(self, search: Search, now: datetime) -> bool:
         """At a checkpoint and at the end."""

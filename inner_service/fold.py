@@ -308,7 +308,9 @@ def _(event: trace.RunConfirmed, search: Search, at: datetime) -> Search:
 
 @_on.register
 def _(event: trace.PauseRequested, search: Search, at: datetime) -> Search:
-    need(search.run.state is RunState.RUNNING, "a run is asked to pause while it is running")
+    if search.run.at_checkpoint:  # whoever works at the checkpoint is not to resume it
+        return replace(search, run=replace(search.run, state_reason=event.reason, update_time=at))
+    need(search.run.state is RunState.RUNNING, "a run is asked to pause while it is running or at a checkpoint")
     return replace(search, run=replace(search.run, pause_request=event.reason, update_time=at))
 
 

@@ -18,6 +18,8 @@ from service_kit.parameters import Outcome, Split, Value
 
 REMEMBERED = 20_000
 """Trials, of all runs, whose form for prompts is kept; a decided trial never changes."""
+CHECKPOINT = "checkpoint"
+"""The reason of a run that is paused at its checkpoint and waits for whoever works there; part of the protocol."""
 Values = dict[str, Value]
 """A configuration, or changes of one, as it is stored."""
 
@@ -270,6 +272,11 @@ class Run:
         """Parameters that proposals may change now."""
         frozen = self.search_config.frozen
         return tuple(p.name for p in self.task.space.editable if p.name not in frozen)
+
+    @property
+    def at_checkpoint(self) -> bool:
+        """Whether it waits at its checkpoint, and nobody asked that it stay there."""
+        return self.state is RunState.PAUSED and self.state_reason == CHECKPOINT
 
     @property
     def trials_left(self) -> int:

@@ -115,10 +115,11 @@ class Runs:
         return await self._set_going(run_id, "resume", RunState.PAUSED, "resumed")
 
     async def pause(self, run_id: str, reason: str = "") -> Run:
-        """Let a RUNNING run pause after its current trials."""
+        """Let a RUNNING run pause after its current trials, and one at its checkpoint stay there."""
 
         def requested(search: Search) -> list[Event]:
-            require(search, "pause", RunState.RUNNING)
+            if not search.run.at_checkpoint:
+                require(search, "pause", RunState.RUNNING)
             return [PauseRequested(reason or "paused on request")]
 
         return (await self.store.commit(run_id, requested)).search.run

@@ -78,18 +78,27 @@ class Cycles:
         if campaign.policy.after_failures is AfterFailures.PAUSE_RUN and (given_up := _given_up(campaign, ended)):
             await self._hold(campaign, given_up)
         elif campaign.policy.mode is Mode.SYNCHRONOUS:
-            await self.let_go_on(campaign.run, cycle.decided_trials)
+            await self.leave_checkpoint(campaign.run, cycle.decided_trials)
         return await self._store.commit(campaign.id, lambda now: _finished(now, cycle.number, ended))
 
-    async def let_go_on(self, run: str, decided: int) -> None:
-        """Resume a run that waits at its checkpoint after ``decided`` trials."""
+    async def leave_checkpoint(self, run: str, decided: int) -> None:
+        """Resume a run that waits at its checkpoint after ``decided`` trials, unless someone asked it to stay there."""
         observed = await self._inner.patiently(lambda: self._inner.run(run))
-        if observed.state is RunState.PAUSED and observed.decided_trials == decided:
-            try:
-                await self._inner.patiently(lambda: self._inner.resume(run))
-            except RemoteError as error:
-                # Someone else was faster: the run goes on or has ended, which is all that is wanted here.
-                log.info("the run need not be resumed", reason=error.message)
+        if observed.at_checkpoint and observed.decided_trials == decided:
+            await self._resume(run)
+
+    async def release(self, run: str) -> None:
+        """Resume a run that a campaign held."""
+        observed = await self._inner.patiently(lambda: self._inner.run(run))
+        if observed.state is RunState.PAUSED:
+            await self._resume(run)
+
+    async def _resume(self, run: str) -> None:
+        try:
+            await self._inner.patiently(lambda: self._inner.resume(run))
+        except RemoteError as error:
+            # Someone else was faster: the run goes on or has ended, which is all that is wanted here.
+            log.info("the run need not be resumed", reason=error.message)
 
     async def _hold(self, campaign: Campaign, reason: str) -> None:
         """Leave the run paused, with the reason where people look: at its checkpoint, or where it is now."""

@@ -162,6 +162,11 @@ class ObservedRun:
     """Number of its newest trace event."""
 
     @property
+    def at_checkpoint(self) -> bool:
+        """Whether it waits at its checkpoint for the outer loop, and nobody asked that it stay there (INNER-1.8)."""
+        return self.state is RunState.PAUSED and self.state_reason == "checkpoint"
+
+    @property
     def trials_left(self) -> int:
         return self.max_trials - self.decided_trials
 

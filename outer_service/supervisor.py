@@ -101,8 +101,7 @@ class Supervisor:
         held = (await self._store.campaign(campaign_id)).holds_run
         campaign = await self._move(campaign_id, "resume", CampaignState.ACTIVE, "resumed", CampaignState.PAUSED)
         if held:
-            run = await self._run(campaign.run)
-            await self._cycles.let_go_on(campaign.run, run.decided_trials)
+            await self._cycles.release(campaign.run)
         return campaign
 
     async def cancel(self, campaign_id: str, reason: str) -> Campaign:
@@ -187,7 +186,7 @@ class Supervisor:
             campaign = await self._cycles.go_on(campaign)
         elif campaign.policy.mode is Mode.SYNCHRONOUS and campaign.acted and not campaign.holds_run:
             # A cycle that was cut off may have left the run at its checkpoint.
-            await self._cycles.let_go_on(campaign.run, max(campaign.acted.values()))
+            await self._cycles.leave_checkpoint(campaign.run, max(campaign.acted.values()))
         checkpoint: TraceMoment | None = None
         async for moment in self._inner.watch(campaign.run, campaign.run_sequence):
             if moment.kind == "checkpoint_reached":
@@ -214,7 +213,7 @@ class Supervisor:
             return False
         acted = await self._act(campaign.id, run, checkpoint.sequence)
         if not acted:
-            await self._cycles.let_go_on(campaign.run, checkpoint.decided_trials)
+            await self._cycles.leave_checkpoint(campaign.run, checkpoint.decided_trials)
         return True
 
     async def _act(self, campaign_id: str, run: ObservedRun, sequence: int) -> bool:

@@ -80,6 +80,10 @@ def _state(search: Search, what: trace_pb2.RunStateChanged) -> str:
     return f"run {wording.run_state(what.to_state)}{reason}"
 
 
+def _pausing(search: Search, what: trace_pb2.PauseRequested) -> str:
+    return f"asked to pause: {what.reason}. `bilevel resume {short(search.run)}` goes on"
+
+
 def _installed(search: Search, what: trace_pb2.MechanismInstalled) -> str:
     return f"mechanism {short(what.mechanism.name)} installed: {what.mechanism.summary}"
 
@@ -119,6 +123,7 @@ _LINES: dict[str, Callable[[Search, Any], str]] = {
     "trial_decided": _decided,
     "trial_rejected": _rejected,
     "run_state_changed": _state,
+    "pause_requested": _pausing,
     "mechanism_installed": _installed,
     "mechanism_suspended": _suspended,
     "mechanisms_conflicted": lambda search, what: (

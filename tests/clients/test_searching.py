@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from bilevel.v1 import outer_pb2 as pb
+from bilevel.v1 import trace_pb2
 
 from clients.report.record import RunRecord
 from clients.searching import Search, SearchPlan, catch_up, read_control
@@ -31,6 +32,23 @@ def test_a_wrong_control_says_what_is_allowed(text: str, levels: tuple[str, ...]
     with pytest.raises(InvalidArgument, match=said):
         read_control(text, levels)
     assert read_control("noop", ("1.5", "2")) == "noop"
+
+
+def test_a_run_that_a_person_paused_is_waited_for() -> None:
+    states = trace_pb2.RunState
+    running = trace_pb2.TraceEvent(
+        sequence=1, run_state_changed={"from_state": states.RUN_STATE_CREATED, "to_state": states.RUN_STATE_RUNNING}
+    )
+    asked = trace_pb2.TraceEvent(sequence=2, pause_requested={"reason": "to look"})
+    paused = trace_pb2.TraceEvent(
+        sequence=3, run_state_changed={"from_state": states.RUN_STATE_RUNNING, "to_state": states.RUN_STATE_PAUSED}
+    )
+    by_a_person, by_itself = Search("runs/r1"), Search("runs/r2")
+    for event in (running, asked, paused):
+        by_a_person.trace.apply(event)
+    for event in (running, paused):
+        by_itself.trace.apply(event)
+    assert (by_a_person.stuck, by_itself.stuck) == (False, True)
 
 
 class Recorded:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import grpc
 import pytest
 from aiohttp import web
 from bilevel.v1 import common_pb2, trace_pb2
@@ -129,6 +130,19 @@ async def test_a_checkpoint_pauses_after_every_so_many_decided_trials(inner) -> 
     events = await inner.finished(name)
     assert [c.decided_trials for c in inner.of(events, "checkpoint_reached")] == [2, 4]
     assert (await inner.run(name)).decided_trials == 5
+
+
+async def test_a_run_that_is_asked_to_pause_at_its_checkpoint_stays_there_with_the_reason(inner) -> None:
+    name = await inner.create(max_trials=2, checkpoint_every=1)
+    await inner.start(name)
+    await inner.until_state(name, "PAUSED")
+    held = await inner.stub.PauseRun(pb.PauseRunRequest(name=name, reason="to look"))
+    assert (held.run.state, held.run.state_reason) == (trace_pb2.RUN_STATE_PAUSED, "to look")
+    with pytest.raises(grpc.aio.AioRpcError, match="paused"):
+        await inner.stub.PauseRun(pb.PauseRunRequest(name=name))
+    await inner.resume(name)
+    events = await inner.finished(name)
+    assert [p.reason for p in inner.of(events, "pause_requested")] == ["to look"]
 
 
 async def test_pausing_waits_for_the_current_trial_and_resuming_goes_on(inner, task) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from bilevel.v1 import inner_pb2, trace_pb2
 from bilevel.v1 import outer_pb2 as pb
-from bilevel.v1 import trace_pb2
 from google.protobuf import duration_pb2
 
 from clients.waiting import Waiting
@@ -259,6 +259,21 @@ async def test_a_paused_campaign_waves_the_run_through_its_checkpoints(services:
     events = await scripted_outer.events(campaign.name)
     assert kinds(events) == ["campaign_created", "campaign_state_changed", "campaign_state_changed"]
     assert (await services.get(run)).decided_trials == 15
+
+
+async def test_a_run_that_a_person_pauses_at_a_checkpoint_is_not_resumed(services: Any, scripted_outer: Any) -> None:
+    run = await services.run(trials=15)
+    await services.start(run)
+    async for item in services.inner.WatchTrace(inner_pb2.WatchTraceRequest(run=run)):
+        if item.event.run_state_changed.to_state == trace_pb2.RUN_STATE_PAUSED:
+            break
+    await services.inner.PauseRun(inner_pb2.PauseRunRequest(name=run, reason="to look"))
+    campaign = await scripted_outer.campaign(run, levels=BOTH)
+    await scripted_outer.events(campaign.name, lambda event: event.WhichOneof("event") == "cycle_finished")
+    held = await services.get(run)
+    assert (held.state, held.state_reason) == (trace_pb2.RUN_STATE_PAUSED, "to look")
+    await services.inner.ResumeRun(inner_pb2.ResumeRunRequest(name=run))
+    assert (await services.ended(run)).decided_trials == 15
 
 
 async def test_a_cancelled_campaign_lets_the_run_go_on(services: Any, scripted_outer: Any) -> None:

@@ -270,14 +270,16 @@ class WatchApp(App[ServiceError | None]):
     async def action_pause(self) -> None:
         """Pause a running run, go on with a paused one; say why where neither is possible."""
         view = self.feed.view
-        action = "resume" if view.state == trace_pb2.RUN_STATE_PAUSED else "pause"
+        paused = view.state == trace_pb2.RUN_STATE_PAUSED and not view.at_checkpoint
+        action = "resume" if paused else "pause"
         if reason := refusals(view)[action]:
             self.notify(reason, markup=False)
             return
         try:
             if action == "pause":
-                await self._inner.pause_run(self._run_name, "paused in bilevel watch")
-                self.notify("it pauses as soon as its current trials are decided")
+                run = await self._inner.pause_run(self._run_name, "paused in bilevel watch")
+                stays = run.state == trace_pb2.RUN_STATE_PAUSED
+                self.notify("it stays at its checkpoint" if stays else "it pauses once its current trials are decided")
             else:
                 await self._inner.resume_run(self._run_name)
                 self.notify("it goes on")

@@ -23,7 +23,11 @@ async def checkpoints(inner: InnerSubject) -> None:
     reached = [e.checkpoint_reached for e in await inner.trace.committed(run) if e.HasField("checkpoint_reached")]
     same("the checkpoints on the trace", [event.decided_trials for event in reached], [1])
     await wrong_state(inner.wire.call("StartRun", name=run), "StartRun of a PAUSED run")
-    await wrong_state(inner.wire.call("PauseRun", name=run), "PauseRun of a PAUSED run")
+    same("the reason at a checkpoint", paused.state_reason, "checkpoint")
+    held = (await inner.wire.call("PauseRun", name=run, reason="to see it stay")).run
+    same("the state after PauseRun at a checkpoint", State.Name(held.state), "RUN_STATE_PAUSED")
+    same("the reason after PauseRun at a checkpoint", held.state_reason, "to see it stay")
+    await wrong_state(inner.wire.call("PauseRun", name=run), "PauseRun of a run that stays PAUSED")
     resumed = (await inner.wire.call("ResumeRun", name=run)).run
     same("the state after ResumeRun", State.Name(resumed.state), "RUN_STATE_RUNNING")
     ended = await inner.until(run)

@@ -24,7 +24,7 @@ def refusals(view: RunView) -> dict[str, str]:
         reasons["start"] = f"the run was started already: it is {said}"
     if state != trace_pb2.RUN_STATE_PAUSED:
         reasons["resume"] = f"only a paused run can be resumed: it is {said}"
-    if state != trace_pb2.RUN_STATE_RUNNING:
+    if state != trace_pb2.RUN_STATE_RUNNING and not view.at_checkpoint:
         reasons["pause"] = f"only a running run can be paused: it is {said}"
     elif view.pausing:
         reasons["pause"] = "it pauses as soon as its current trials are decided"

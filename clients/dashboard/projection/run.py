@@ -90,7 +90,9 @@ class RunView(RunHistory):
         self.pausing = ""
 
     def on_pause_requested(self, what: trace_pb2.PauseRequested, event: trace_pb2.TraceEvent) -> None:
-        self.pausing = what.reason or "a client asked for it"
+        super().on_pause_requested(what, event)
+        if self.state == trace_pb2.RUN_STATE_RUNNING:
+            self.pausing = what.reason or "a client asked for it"
 
     def on_trial_started(self, what: trace_pb2.TrialStarted, event: trace_pb2.TraceEvent) -> None:
         super().on_trial_started(what, event)

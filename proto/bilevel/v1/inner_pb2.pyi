@@ -330,7 +330,7 @@ Global___PauseRunRequest: _TypeAlias = PauseRunRequest  # noqa: Y015
 
 @_typing.final
 class PauseRunResponse(_message.Message):
-    """The run, still RUNNING while its current trial ends."""
+    """The run, still RUNNING while its current trial ends; PAUSED where it was at a checkpoint."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -202,7 +202,7 @@ class InnerLoopServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseRun(self, request, context):
-        """Stops driving a RUNNING run after the current trial.
+        """Stops driving a RUNNING run after the current trial; one at a checkpoint stays there until ResumeRun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -44,7 +44,7 @@ class InnerLoopServiceStub:
     StartRun: _grpc.UnaryUnaryMultiCallable[_inner_pb2.StartRunRequest, _inner_pb2.StartRunResponse]
     """Lets the service drive a CREATED run."""
     PauseRun: _grpc.UnaryUnaryMultiCallable[_inner_pb2.PauseRunRequest, _inner_pb2.PauseRunResponse]
-    """Stops driving a RUNNING run after the current trial."""
+    """Stops driving a RUNNING run after the current trial; one at a checkpoint stays there until ResumeRun."""
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_inner_pb2.ResumeRunRequest, _inner_pb2.ResumeRunResponse]
     """Goes on with a PAUSED run."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_inner_pb2.CancelRunRequest, _inner_pb2.CancelRunResponse]
@@ -104,7 +104,7 @@ class InnerLoopServiceAsyncStub(InnerLoopServiceStub):
     StartRun: _aio.UnaryUnaryMultiCallable[_inner_pb2.StartRunRequest, _inner_pb2.StartRunResponse]  # type: ignore[assignment]
     """Lets the service drive a CREATED run."""
     PauseRun: _aio.UnaryUnaryMultiCallable[_inner_pb2.PauseRunRequest, _inner_pb2.PauseRunResponse]  # type: ignore[assignment]
-    """Stops driving a RUNNING run after the current trial."""
+    """Stops driving a RUNNING run after the current trial; one at a checkpoint stays there until ResumeRun."""
     ResumeRun: _aio.UnaryUnaryMultiCallable[_inner_pb2.ResumeRunRequest, _inner_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Goes on with a PAUSED run."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_inner_pb2.CancelRunRequest, _inner_pb2.CancelRunResponse]  # type: ignore[assignment]
@@ -197,7 +197,7 @@ class InnerLoopServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inner_pb2.PauseRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inner_pb2.PauseRunResponse, _abc.Awaitable[_inner_pb2.PauseRunResponse]]:
-        """Stops driving a RUNNING run after the current trial."""
+        """Stops driving a RUNNING run after the current trial; one at a checkpoint stays there until ResumeRun."""
 
     @_abc_1.abstractmethod
     def ResumeRun(

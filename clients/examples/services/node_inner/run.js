@@ -31,6 +31,11 @@ export class Run {
     return this.terminal || this.cancelling === true;
   }
 
+  /** Whether it waits at its checkpoint, and nobody asked that it stay there. */
+  get atCheckpoint() {
+    return this.state === "PAUSED" && this.reason === "checkpoint";
+  }
+
   get open() {
     return this.trials.filter((trial) => OPEN.includes(trial.state));
   }
@@ -46,6 +51,13 @@ export class Run {
     const from = this.state;
     [this.state, this.reason, this.updated] = [state, reason, now()];
     this.append("run_state_changed", { from_state: `RUN_STATE_${from}`, to_state: `RUN_STATE_${state}`, reason });
+  }
+
+  /** Pauses it after its current trials, or lets it stay at its checkpoint. */
+  pause(reason) {
+    if (this.atCheckpoint) this.reason = reason;
+    else this.pauseReason = reason;
+    this.append("pause_requested", { reason });
   }
 
   better(metric, than) {

@@ -143,8 +143,9 @@ export function innerLoop(tasks) {
     StartRun: async ({ name }) => going(runOf(name, "name", ["CREATED"]), "started"),
     ResumeRun: async ({ name }) => going(runOf(name, "name", ["PAUSED"]), "resumed"),
     PauseRun: async ({ name, reason }) => {
-      const run = runOf(name, "name", ["RUNNING"]);
-      run.pauseReason = reason || "paused on request";
+      const run = runOf(name, "name");
+      if (!run.atCheckpoint) inState(run, ["RUNNING"]);
+      run.pause(reason || "paused on request");
       return { run: run.message() };
     },
     CancelRun: async ({ name, reason }) => {
