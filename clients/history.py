@@ -119,9 +119,9 @@ class RunHistory:
     """Whether someone asked it to pause, rather than it had to."""
     trials: dict[int, trace_pb2.Trial] = field(default_factory=dict)
     bases: dict[int, int] = field(default_factory=dict)
+    """Trial to the trial that was the incumbent when it was proposed."""
     complaints: dict[int, str] = field(default_factory=dict)
     """First line of what the task said, by the number of a trial that did not succeed."""
-    """Trial to the trial that was the incumbent when it was proposed."""
     best: int | None = None
     """Number of the best trial ever measured at full budget."""
     incumbent: int | None = None

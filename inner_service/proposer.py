@@ -44,7 +44,7 @@ from inner_service.trace import (
 from mechanisms.interface import Candidate, Hook, Origin
 from service_kit.errors import InvalidConfiguration, ServiceError
 from service_kit.llm.client import LanguageModel
-from service_kit.llm.failures import Failure, ModelError
+from service_kit.llm.failures import Failure, Message, ModelError
 from service_kit.llm.prompts import ask_fitting
 from service_kit.llm.structured import Answer
 
@@ -96,7 +96,7 @@ class Proposer:
         search = await self._store.search(self._run_id)
         view = search.view()
         self._texts = texts = await self._mechanisms.texts(view)
-        round_ = Round(search, view, count, texts, await self._lessons(search))
+        round_ = Round(search, view, count, texts, await self.lessons(search))
         for _, candidates in await self._mechanisms.proposals(view, count):
             for candidate in candidates:
                 await self._consider(round_, candidate, round_.own)
@@ -123,11 +123,17 @@ class Proposer:
         commit = await self._store.commit(self._run_id, lambda s: [TrialProposed(_trial(s, candidate, len(s.trials)))])
         return [commit.search.trials[-1]]
 
-    async def briefing(self, search: Search) -> Briefing:
-        """What the model would be told now. Mechanisms are not asked for it: reading must not change the search."""
-        return Briefing(self._texts, await self._lessons(search), 1)
+    async def preview(self) -> tuple[Message, ...]:
+        """The prompt that would ask for a candidate now. Raises :class:`LimitTooSmall` where none would be sent.
 
-    async def _lessons(self, search: Search) -> tuple[Lesson, ...]:
+        Mechanisms are not asked for it: reading must not change the search.
+        """
+        search = await self._store.search(self._run_id)
+        briefing = Briefing(self._texts, await self.lessons(search), 1)
+        return proposer_prompt(search, briefing, self._model.settings.context_tokens)
+
+    async def lessons(self, search: Search) -> tuple[Lesson, ...]:
+        """The few lessons of earlier runs that matter most now; none where the run is not to remember."""
         if not search.run.spec.use_lessons:
             return ()
         return most_relevant(await self._store.lessons.of_task(search.run.task.name), situation(search))

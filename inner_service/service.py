@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 import grpc
@@ -16,7 +16,7 @@ from inner_service.lessons.requests import lesson_from_proto
 from inner_service.mechanism import GateReport
 from inner_service.run import Trial
 from inner_service.runs import Runs
-from inner_service.search_state import TEMPLATES, proposer_prompt
+from inner_service.search_state import TEMPLATES
 from inner_service.store import Entry
 from inner_service.task_messages import description_to_proto
 from inner_service.tasks import Task
@@ -33,6 +33,7 @@ from inner_service.translate import (
 from mechanisms import reference
 from mechanisms.interface import Hook
 from service_kit.errors import Draining, InvalidArgument, NotFound, ServiceError
+from service_kit.llm.failures import LimitTooSmall, Message
 from service_kit.security.auth import caller_name
 from service_kit.server import RECONNECT_SECONDS
 from service_kit.translate import configuration_from_proto
@@ -180,8 +181,6 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
     ) -> pb.DescribeSearchResponse:
         run_id = names.run_id(request.run, "run")
         search, loop = await self._store.search(run_id), await self._runs.loop(run_id)
-        prompt = proposer_prompt(search, await loop.proposer.briefing(search))
-        lessons = await loop.lessons.preview() if request.with_lessons_prompt else ()
         return pb.DescribeSearchResponse(
             loop_sources=[task_pb2.SourceFile(path=f.path, content=f.content) for f in description.loop_sources()],
             mechanism_reference=reference.describe(),
@@ -191,9 +190,10 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
                 hooks=[trace_pb2.MechanismHook.Value(f"MECHANISM_HOOK_{hook.name}") for hook in Hook],
                 implementation=description.implementation(),
             ),
-            proposer_prompt=[common_pb2.ChatMessage(role=message.role, content=message.content) for message in prompt],
-            lessons_prompt=[common_pb2.ChatMessage(role=message.role, content=message.content) for message in lessons],
+            proposer_prompt=await _sendable(loop.proposer.preview()),
+            lessons_prompt=await _sendable(loop.lessons.preview()) if request.with_lessons_prompt else (),
             prompt_version=TEMPLATES.version,
+            lessons=map(lesson_to_proto, await loop.proposer.lessons(search)),
         )
 
     async def CheckMechanism(  # noqa: N802
@@ -265,6 +265,14 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
 def _concerns(entry: Entry, number: int) -> bool:
     event = entry.event
     return isinstance(event, TrialStarted | TrialProgressed | TrialEvaluated) and event.number == number
+
+
+async def _sendable(prompt: Awaitable[Sequence[Message]]) -> list[common_pb2.ChatMessage]:
+    """A prompt that would be sent; nothing where even its shortest form is longer than the model's context."""
+    try:
+        return [common_pb2.ChatMessage(role=message.role, content=message.content) for message in await prompt]
+    except LimitTooSmall:
+        return []
 
 
 def _attached(report: GateReport) -> trace_pb2.GateReport:

@@ -18,6 +18,8 @@ from service_kit.llm.prompts import Detail, Templates, first, fitting, shortened
 from service_kit.parameters import configuration_to_json
 
 TEMPLATES = Templates(Path(__file__).with_name("prompts"))
+LESSONS_IN = ("explore", "critique")
+"""Rounds that are shown what earlier runs learnt: there it is decided what to try."""
 
 
 def search_state(
@@ -78,11 +80,15 @@ def prompt(
         if description is not None:
             sources, other_sources = first(description.loop_sources, detail.sources, "files of the loop's source")
             examples, other_examples = first(description.examples, detail.examples, "examples of mechanisms")
-            shown = replace(description, loop_sources=tuple(sources), examples=tuple(examples))
+            lessons = description.lessons[: detail.lessons]
+            shown = replace(description, loop_sources=tuple(sources), examples=tuple(examples), lessons=lessons)
             left_out += other_sources + (other_examples if purpose == "generate" else [])
+            known = len(description.lessons)
+            if purpose in LESSONS_IN and len(lessons) < known:
+                left_out.append(f"{known - len(lessons)} of {known} lessons of earlier runs: the less relevant ones")
         state = json.dumps(search_state(observation, trials, offered), ensure_ascii=False, separators=(",", ":"))
-        known = {**values, "description": shown, "state": state, "left_out": left_out}
-        system, user = (TEMPLATES.render(name, known) for name in ("system.j2", f"{purpose}.j2"))
+        filled = {**values, "description": shown, "state": state, "left_out": left_out}
+        system, user = (TEMPLATES.render(name, filled) for name in ("system.j2", f"{purpose}.j2"))
         return (Message("system", system), *said, Message("user", user))
 
     return fitting(build, limit)

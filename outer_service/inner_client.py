@@ -13,6 +13,7 @@ from bilevel.v1 import inner_pb2, inner_pb2_grpc, trace_pb2
 from outer_service.events import FreezeReason
 from outer_service.inner_messages import (
     config_from_proto,
+    lessons_from_proto,
     mechanism_from_proto,
     report_from_proto,
     revisions_from_proto,
@@ -109,6 +110,7 @@ class InnerClient:
             sources_from_proto(response.examples),
             tuple(response.capabilities.mechanism_languages),
             response.capabilities.implementation,
+            lessons_from_proto(response.lessons),
         )
 
     async def update_config(

@@ -17,6 +17,7 @@ from outer_service.observed import (
     HookEffect,
     MechanismEffect,
     MechanismState,
+    ObservedLesson,
     ObservedMechanism,
     ObservedRun,
     ObservedTask,
@@ -35,6 +36,11 @@ from service_kit.translate import (
 
 _DECISIONS = {trace_pb2.TRIAL_STATE_KEPT: True, trace_pb2.TRIAL_STATE_DISCARDED: False}
 _ENDED = frozenset((*_DECISIONS, trace_pb2.TRIAL_STATE_REJECTED))
+_KINDS: dict[int, str] = {trace_pb2.LESSON_KIND_IDEA: "idea", trace_pb2.LESSON_KIND_EXPERIMENT: "experiment"}
+_FAILURES: dict[int, str] = {
+    trace_pb2.FAILURE_CLASS_IMPLEMENTATION: "implementation",
+    trace_pb2.FAILURE_CLASS_FUNDAMENTAL: "fundamental",
+}
 _E = TypeVar("_E", bound=enum.StrEnum)
 
 
@@ -133,6 +139,25 @@ def report_to_proto(report: GateReport) -> trace_pb2.GateReport:
 
 def sources_from_proto(messages: Iterable[task_pb2.SourceFile]) -> tuple[SourceFile, ...]:
     return tuple(SourceFile(message.path, message.content) for message in messages)
+
+
+def lessons_from_proto(messages: Iterable[trace_pb2.Lesson]) -> tuple[ObservedLesson, ...]:
+    return tuple(
+        ObservedLesson(
+            statement=message.statement,
+            kind=_KINDS.get(message.kind, ""),
+            failure=_FAILURES.get(message.failure, ""),
+            task=message.task,
+            hardware=message.hardware,
+            parameters=tuple(message.parameters),
+            evidence=len(message.evidence),
+            shown=message.times_shown,
+            helped=message.times_helped,
+            cited=message.times_cited,
+            cited_kept=message.times_cited_kept,
+        )
+        for message in messages
+    )
 
 
 def _task(message: task_pb2.TaskDescription) -> ObservedTask:

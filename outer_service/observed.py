@@ -177,6 +177,41 @@ class ObservedRun:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservedLesson:
+    """A lesson of earlier runs; texts that were not given are empty."""
+
+    statement: str
+    kind: str
+    """For example experiment."""
+    failure: str
+    """What it blames, where it is about a failure."""
+    task: str
+    hardware: str
+    """Empty when it does not matter."""
+    parameters: tuple[str, ...]
+    evidence: int
+    """Trials that support it."""
+    shown: int = 0
+    """Proposed trials that had it in view."""
+    helped: int = 0
+    """Kept ones of these."""
+    cited: int = 0
+    """Proposed trials that named it as a reason."""
+    cited_kept: int = 0
+    """Kept ones of these."""
+
+    @property
+    def record(self) -> str:
+        """What it is, where it holds and what came of it, in a sentence."""
+        what = f"{self.kind or 'unknown kind'}{f', failure: {self.failure}' if self.failure else ''}"
+        where = f"on task {self.task}, {self.hardware or 'any hardware'}"
+        about = f", about {', '.join(self.parameters)}" if self.parameters else ""
+        shown = f"shown for {self.shown} proposed trials, {self.helped} of them kept" if self.shown else "never shown"
+        cited = f"; a named reason of {self.cited}, {self.cited_kept} of them kept" if self.cited else ""
+        return f"({what}; trials as evidence: {self.evidence}, {where}{about}; {shown}{cited})"
+
+
+@dataclass(frozen=True, slots=True)
 class SearchDescription:
     """How the search works: what a researcher must read to improve it."""
 
@@ -187,6 +222,8 @@ class SearchDescription:
     """Languages in which the inner service runs mechanisms; none where it runs none."""
     implementation: str = ""
     """Name and version of the inner service, for people."""
+    lessons: tuple[ObservedLesson, ...] = ()
+    """Of earlier runs, the most relevant first; none where the run's memory is off."""
 
 
 @dataclass(frozen=True, slots=True)

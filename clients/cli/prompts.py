@@ -32,7 +32,7 @@ class Round(StrEnum):
 
 
 OF_THE_INNER_SERVICE = (Round.PROPOSE, Round.LESSONS)
-"""Rounds whose prompts the inner service makes, without a limit."""
+"""Rounds whose prompts the inner service makes, within the context limit of its own model."""
 
 
 @app.command(epilog=EXIT_CODES)
@@ -69,7 +69,10 @@ async def show(
             sent = list(told.lessons_prompt if round_ is Round.LESSONS else told.proposer_prompt)
             version = told.prompt_version
             if not sent:
-                raise ServiceError(f"this inner service shows no prompt of the round {round_.value}")
+                raise ServiceError(
+                    f"this inner service sends no prompt of the round {round_.value} for {name}",
+                    hint="It has none, or its BILEVEL_CONTEXT_TOKENS is too small for one.",
+                )
         else:
             sent, version = await _researchers(outer, name, round_, context)
     messages = [Message(message.role, message.content) for message in sent]

@@ -75,9 +75,9 @@ class LessonWriter:
             await self._store.commit(self._run_id, lambda search: _taken(search, answer, known))
 
     async def preview(self) -> tuple[Message, ...]:
-        """The prompt that would ask for lessons now, whole."""
+        """The prompt that would ask for lessons now. Raises :class:`LimitTooSmall` where none would be sent."""
         search = await self._store.search(self._run_id)
-        return lessons_prompt(search, await self._shown(search))
+        return lessons_prompt(search, await self._shown(search), self._model.settings.context_tokens)
 
     async def _shown(self, search: Search) -> tuple[Lesson, ...]:
         """Known lessons, so that they are not written again."""

@@ -80,6 +80,8 @@ class Detail:
     """Files of source text: the loop's own, or the task's."""
     examples: int | None = None
     """Complete mechanisms to learn from."""
+    lessons: int | None = None
+    """Lessons of earlier runs, for the outer loop's researcher."""
 
 
 DETAILS = (
@@ -89,9 +91,9 @@ DETAILS = (
     Detail(full=20, sources=4, examples=2),
     Detail(full=10, sources=2, examples=1),
     Detail(full=10, trials=60, sources=1, examples=1),
-    Detail(full=10, trials=60, sources=0, examples=1),
-    Detail(full=5, trials=25, sources=0, examples=1),
-    Detail(full=3, trials=10, sources=0, examples=0),
+    Detail(full=10, trials=60, sources=0, examples=1, lessons=3),
+    Detail(full=5, trials=25, sources=0, examples=1, lessons=1),
+    Detail(full=3, trials=10, sources=0, examples=0, lessons=0),
 )
 """What is left out, step by step, until a prompt fits: details of old trials first, whole trials last."""
 

@@ -187,6 +187,20 @@ async def test_the_search_describes_itself(inner, endpoint) -> None:
     assert sent[1].startswith(shown[1]), "only the schema of the answer is added"
 
 
+async def test_a_prompt_too_long_to_be_sent_is_not_described_as_one_that_would_be(serve_inner) -> None:
+    async with serve_inner() as inner:
+        name = await inner.create(use_lessons=True)
+        await inner.one_trial(name)
+        whole = await inner.stub.DescribeSearch(pb.DescribeSearchRequest(run=name, with_lessons_prompt=True))
+    sizes = [sum(len(m.content) for m in prompt) for prompt in (whole.proposer_prompt, whole.lessons_prompt)]
+    async with serve_inner(context_tokens=max(sizes) // 6) as inner:
+        refused = await inner.stub.DescribeSearch(pb.DescribeSearchRequest(run=name, with_lessons_prompt=True))
+    assert all(sizes)
+    assert not refused.proposer_prompt
+    assert not refused.lessons_prompt
+    assert refused.loop_sources == whole.loop_sources
+
+
 async def test_every_rpc_of_the_contract_is_served(inner) -> None:
     service = pb.DESCRIPTOR.services_by_name["InnerLoopService"]
     for method in service.methods:

@@ -116,6 +116,20 @@ def test_a_prompt_is_shortened_until_it_fits_and_says_what_is_missing() -> None:
         preview(Round.GENERATE, observation, description, 100)
 
 
+@pytest.mark.parametrize("round_", [Round.EXPLORE, Round.CRITIQUE])
+def test_lessons_give_way_when_the_context_is_short_and_the_prompt_says_so(round_: Round) -> None:
+    observation, description = example()
+    with pytest.raises(LimitTooSmall) as caught:
+        preview(round_, observation, description, 1)
+    shortest = preview(round_, observation, description, caught.value.needed)[-1].content
+    assert "- 2 of 2 lessons of earlier runs: the less relevant ones" in shortest
+    assert "Lessons of earlier runs" not in shortest
+    [*_, last] = preview(round_, observation, replace(description, lessons=description.lessons[:1]))
+    assert last.content.count("[data from lesson ") == 1
+    [*_, last] = preview(round_, observation, replace(description, lessons=()))
+    assert "esson" not in last.content
+
+
 def test_a_limit_of_ours_that_is_too_small_is_to_be_raised(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LimitTooSmall) as caught:
         preview(Round.EXPLORE, *example(), 100)

@@ -918,6 +918,7 @@ class DescribeSearchResponse(_message.Message):
     PROPOSER_PROMPT_FIELD_NUMBER: _builtins.int
     LESSONS_PROMPT_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    LESSONS_FIELD_NUMBER: _builtins.int
     mechanism_reference: _builtins.str
     """The complete hook interface and the language's allow-list, as text."""
     prompt_version: _builtins.str
@@ -936,11 +937,15 @@ class DescribeSearchResponse(_message.Message):
 
     @_builtins.property
     def proposer_prompt(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
-        """The prompt that the proposer would send now."""
+        """The prompt that the proposer would send now, shortened to its model's context limit; empty where even its shortest form is longer."""
 
     @_builtins.property
     def lessons_prompt(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.ChatMessage]:
-        """The prompt that would draw lessons from the trace now; empty where it was not asked for, or where no lessons are written."""
+        """The prompt that would draw lessons from the trace now, likewise; also empty where it was not asked for, or where no lessons are written."""
+
+    @_builtins.property
+    def lessons(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.Lesson]:
+        """The few lessons of earlier runs that matter most to this one now, the most relevant first; none where RunSpec.use_lessons is off."""
 
     def __init__(
         self,
@@ -952,10 +957,11 @@ class DescribeSearchResponse(_message.Message):
         proposer_prompt: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
         lessons_prompt: _abc.Iterable[_common_pb2.ChatMessage] | None = ...,
         prompt_version: _builtins.str = ...,
+        lessons: _abc.Iterable[_trace_pb2.Lesson] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "examples", b"examples", "lessons_prompt", b"lessons_prompt", "loop_sources", b"loop_sources", "mechanism_reference", b"mechanism_reference", "prompt_version", b"prompt_version", "proposer_prompt", b"proposer_prompt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "examples", b"examples", "lessons", b"lessons", "lessons_prompt", b"lessons_prompt", "loop_sources", b"loop_sources", "mechanism_reference", b"mechanism_reference", "prompt_version", b"prompt_version", "proposer_prompt", b"proposer_prompt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
