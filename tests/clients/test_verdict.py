@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from bilevel.v1 import trace_pb2
 
+from clients.cli.endings import check_finished
 from clients.cli.resources import check_folder, split_settings
-from clients.cli.run import _judge
 from clients.searching import Search
 from service_kit.errors import InvalidArgument, ServiceError
 
@@ -23,7 +23,7 @@ def paused() -> Search:
 
 def test_a_paused_run_on_a_service_can_be_resumed() -> None:
     with pytest.raises(ServiceError) as caught:
-        _judge(paused())
+        check_finished(paused())
     assert "bilevel resume r1" in caught.value.hint
     assert caught.value.message.splitlines() == [
         "runs/r1 is paused: it should end in /v1.",
@@ -33,7 +33,7 @@ def test_a_paused_run_on_a_service_can_be_resumed() -> None:
 
 def test_a_paused_run_on_a_stopped_stack_cannot() -> None:
     with pytest.raises(ServiceError) as caught:
-        _judge(paused(), Path("results"))
+        check_finished(paused(), Path("results"))
     assert "bilevel" not in caught.value.hint
     assert "results/logs" in caught.value.hint
 
