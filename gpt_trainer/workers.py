@@ -23,6 +23,7 @@ from gpt_trainer.gpus import Slots
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult
 from service_kit import context
 from service_kit.errors import Exhausted, ServiceError
+from service_kit.interruptions import ACCIDENTS, Interruptions
 from service_kit.memory import out_of_memory_kills
 from service_kit.parameters import Outcome
 from service_kit.processes import ProcessGroup, clean_environment, spawn
@@ -164,6 +165,7 @@ class WorkerPool:
         self._slots = slots
         self._idle: list[_Launch] = []
         self._busy: set[Worker | None] = set()
+        self._interruptions = Interruptions()
         self._stopping = False
 
     async def start(self) -> Worker:
@@ -191,7 +193,7 @@ class WorkerPool:
 
         After ``hard_limit`` seconds of wall-clock time the worker is killed and the outcome is TIMED_OUT. Closing the
         iterator or cancelling the task that drives it kills the worker too. Raises :class:`Exhausted` when every slot
-        is busy.
+        is busy, and :class:`Interrupted` when the worker was killed by someone else and the trial is to be begun again.
         """
         if not self._idle:
             raise Exhausted(
@@ -220,25 +222,23 @@ class WorkerPool:
             except TimeoutError:
                 yield TrialResult(Outcome.TIMED_OUT, message=f"killed after the hard limit of {hard_limit:g} s")
             except WorkerEndedError as ended:
-                yield self._ended(ended.returncode, kills_before)
+                yield self._ended(request, ended.returncode, kills_before)
         finally:
             self._release(launch, worker, reusable)
 
-    def _ended(self, returncode: int, kills_before: int | None) -> TrialResult:
-        """The result of a trial whose process ended without one."""
+    def _ended(self, request: TrialRequest, returncode: int, kills_before: int | None) -> TrialResult:
+        """The result of a trial whose process ended without one. Raises :class:`Interrupted`."""
         if self._stopping:
             return TrialResult(Outcome.CANCELLED, message="the server is shutting down")
-        kills_now = out_of_memory_kills()
-        if (
-            returncode == -signal.SIGKILL
-            and kills_before is not None
-            and kills_now is not None
-            and kills_now > kills_before
-        ):
-            return TrialResult(
-                Outcome.OUT_OF_MEMORY, message="the kernel killed the worker for memory; lower DEVICE_BATCH_SIZE"
-            )
         how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"
+        if returncode == -signal.SIGKILL:
+            kills_now = out_of_memory_kills()
+            if kills_before is not None and kills_now is not None and kills_now > kills_before:
+                return TrialResult(
+                    Outcome.OUT_OF_MEMORY, message="the kernel killed the worker for memory; lower DEVICE_BATCH_SIZE"
+                )
+            self._interruptions.note(repr(request))
+            how += f" {ACCIDENTS + 1} times"
         return TrialResult(Outcome.CRASHED, message=f"the worker process ended by {how}")
 
     def _launch(self, gpu: str | None, replaced: Worker | None = None) -> _Launch:

@@ -118,6 +118,10 @@ class Unavailable(ServiceError):
         super().__init__(f"{dependency} cannot be reached", hint=hint)
 
 
+class Interrupted(ServiceError):
+    """Work was cut off by something else, and nothing is known of what it would have given: begin it again."""
+
+
 class Draining(ServiceError):
     """The server is going down: a stream must be opened again after ``retry_after`` seconds, from where it ended."""
 

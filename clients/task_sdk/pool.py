@@ -12,6 +12,7 @@ from clients.task_sdk.evaluation import Ending, Progress, Request
 from clients.task_sdk.location import Location
 from clients.task_sdk.process import EvaluatingProcess, ProcessEnded, UnreadableEvent
 from service_kit.errors import Exhausted
+from service_kit.interruptions import ACCIDENTS, Interruptions
 from service_kit.memory import out_of_memory_kills
 from service_kit.parameters import Outcome
 
@@ -25,6 +26,7 @@ class EvaluationPool:
         self._places = conduct.capacity
         self._ending: set[asyncio.Task[None]] = set()
         self._idle: list[EvaluatingProcess] = []
+        self._interruptions = Interruptions()
         self._stopping = False
 
     async def stop(self) -> None:
@@ -37,7 +39,8 @@ class EvaluationPool:
     async def evaluate(self, request: Request) -> AsyncGenerator[Progress | Ending, None]:
         """Progress, then exactly one ending. Closing the iterator or cancelling who drives it kills the work.
 
-        Raises :class:`Exhausted` when every place is taken.
+        Raises :class:`Exhausted` when every place is taken, and :class:`Interrupted` when the process was killed by
+        someone else and the evaluation is to be begun again.
         """
         conduct = self._conduct
         if not self._places:
@@ -68,25 +71,25 @@ class EvaluationPool:
             except UnreadableEvent as error:
                 yield Ending(Outcome.CRASHED, message=str(error))
             except ProcessEnded as ended:
-                yield self._died(ended, kills_before)
+                yield self._died(request, ended, kills_before)
         finally:
             self._places += 1
             self._release(process, reusable)
 
-    def _died(self, ended: ProcessEnded, kills_before: int | None) -> Ending:
-        """The ending of an evaluation whose process ended without one."""
+    def _died(self, request: Request, ended: ProcessEnded, kills_before: int | None) -> Ending:
+        """The ending of an evaluation whose process ended without one. Raises :class:`Interrupted`."""
         if self._stopping:
             return Ending(Outcome.CANCELLED, message="the task's server is shutting down")
-        kills_now = out_of_memory_kills()
-        if (
-            ended.returncode == -signal.SIGKILL
-            and kills_before is not None
-            and kills_now is not None
-            and kills_now > kills_before
-        ):
-            return Ending(Outcome.OUT_OF_MEMORY, message="the kernel killed the evaluation's process for memory")
+        often = ""
+        if ended.returncode == -signal.SIGKILL:
+            kills_now = out_of_memory_kills()
+            if kills_before is not None and kills_now is not None and kills_now > kills_before:
+                return Ending(Outcome.OUT_OF_MEMORY, message="the kernel killed the evaluation's process for memory")
+            self._interruptions.note(repr(request))
+            often = f" {ACCIDENTS + 1} times"
         return Ending(
-            Outcome.CRASHED, message=f"the process ended by {ended.how}; its last words are in the task server's log"
+            Outcome.CRASHED,
+            message=f"the process ended by {ended.how}{often}; its last words are in the task server's log",
         )
 
     async def _process(self) -> EvaluatingProcess:

@@ -76,7 +76,7 @@ class Finding:
 
 
 KINDS = ("lost", "duplicated", "renumbered", "gaps", "evaluated again", "attempts", "rounds asked again",
-         "replay differs", "rows differ", "stopped", "cancelled", "orphans", "unfinished")  # fmt: skip
+         "replay differs", "rows differ", "stopped", "cancelled", "crashed", "orphans", "unfinished")  # fmt: skip
 """Every way in which a storm can do harm."""
 
 
@@ -218,9 +218,10 @@ def _trials(stream: str, log: Sequence[trace_pb2.TraceEvent]) -> list[Finding]:
             case "trial_evaluated":
                 evaluated = event.trial_evaluated
                 results[evaluated.number] += 1
-                if evaluated.result.outcome == common_pb2.OUTCOME_CANCELLED:
-                    text = f"{stream}: trial {evaluated.number} was cancelled, by nobody: {evaluated.result.message}"
-                    findings.append(Finding("cancelled", text))
+                if evaluated.result.outcome in (common_pb2.OUTCOME_CANCELLED, common_pb2.OUTCOME_CRASHED):
+                    said = common_pb2.Outcome.Name(evaluated.result.outcome).removeprefix("OUTCOME_").lower()
+                    text = f"{stream}: trial {evaluated.number} counts as {said}: {evaluated.result.message}"
+                    findings.append(Finding(said, text))
             case "trial_decided":
                 decisions[event.trial_decided.number] += 1
     for name, counted in (("result", results), ("decision", decisions)):

@@ -153,6 +153,11 @@ def cancel_what_nobody_cancelled(e: Evidence) -> None:
     e.logs[RUN][5].trial_evaluated.result.outcome = common_pb2.OUTCOME_CANCELLED  # type: ignore[union-attr]
 
 
+def crash_what_was_killed(e: Evidence) -> None:
+    e.received = []
+    e.logs[RUN][5].trial_evaluated.result.outcome = common_pb2.OUTCOME_CRASHED  # type: ignore[union-attr]
+
+
 def begin_the_first_attempt_again(e: Evidence) -> None:
     e.received = []
     e.logs[RUN][4].trial_started.attempt = 1  # type: ignore[union-attr]
@@ -223,6 +228,7 @@ DAMAGES: list[tuple[Callable[[Evidence], None], str]] = [
     (hide_an_event_from_a_watcher, "gaps"),
     (evaluate_a_measured_trial, "evaluated again"),
     (cancel_what_nobody_cancelled, "cancelled"),
+    (crash_what_was_killed, "crashed"),
     (begin_the_first_attempt_again, "attempts"),
     (ask_a_stored_round_again, "rounds asked again"),
     (store_a_round_twice, "rounds asked again"),

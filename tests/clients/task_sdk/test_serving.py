@@ -105,7 +105,6 @@ async def test_validate_names_every_wrong_parameter_and_what_the_checks_say(stub
         ("raise", Outcome.CRASHED, "ValueError: threads do not fit the socket (sample_tasks.py, line"),
         ("refuse", Outcome.INFEASIBLE, "threads must be at most 8 on this socket"),
         ("memory", Outcome.OUT_OF_MEMORY, "the system refused memory (sample_tasks.py, line"),
-        ("abort", Outcome.CRASHED, "the process ended by signal SIGKILL"),
         ("segfault", Outcome.CRASHED, "the process ended by signal SIGSEGV"),
     ],
 )
@@ -114,6 +113,16 @@ async def test_every_ending_has_its_outcome_and_no_metric(stub: Stub, how: str, 
     assert translate.outcome_from_proto(result.outcome) is outcome
     assert not result.HasField("metric")
     assert words in result.message
+
+
+async def test_a_kill_from_outside_is_begun_again_until_it_happens_every_time(stub: Stub) -> None:
+    for _ in range(2):
+        with pytest.raises(grpc.aio.AioRpcError, match="killed from outside") as cut_off:
+            await evaluate(stub, asked(how="abort"))
+        assert cut_off.value.code() is grpc.StatusCode.UNAVAILABLE
+    _, result = await evaluate(stub, asked(how="abort"))
+    assert result.outcome == common_pb2.OUTCOME_CRASHED
+    assert "the process ended by signal SIGKILL 3 times" in result.message
 
 
 async def test_a_number_is_the_metric_and_the_function_knows_seed_budget_and_split(stub: Stub) -> None:
