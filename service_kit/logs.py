@@ -26,12 +26,13 @@ _LEVELS = ("debug", "info", "warning", "error")
 _FORMATS = ("console", "json")
 
 
-def configure(service: str) -> None:
+def configure(service: str, *, level: str = "", format_: str = "", unless_set: str = "info") -> None:
     """Set up logging for this process; ``service`` is on every line.
 
+    ``level`` and ``format_`` go before what the environment says; ``unless_set`` is the level where it says nothing.
     Raises :class:`InvalidArgument` for an unknown format or level.
     """
-    level, format_ = chosen_level(), chosen_format()
+    level, format_ = level or chosen_level(unless_set), format_ or chosen_format()
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -108,9 +109,9 @@ def redact_text(text: str) -> str:
     return _SECRET_TEXT.sub(lambda match: (match[1] or match[2] or "") + REDACTED, text)
 
 
-def chosen_level() -> str:
+def chosen_level(unless_set: str = "info") -> str:
     """What BILEVEL_LOG_LEVEL says. Raises :class:`InvalidArgument` for an unknown one."""
-    return _choice("BILEVEL_LOG_LEVEL", _LEVELS, "info")
+    return _choice("BILEVEL_LOG_LEVEL", _LEVELS, unless_set)
 
 
 def chosen_format() -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from service_kit.errors import InvalidArgument, Violation
 
 CONFIG_VARIABLE = "BILEVEL_CONFIG"
+_OTHER = f"{CONFIG_VARIABLE} says which file is read; unset, it is ~/.config/bilevel/config.toml."
 
 
 def config_path(environment: MutableMapping[str, str] | None = None) -> Path:
@@ -44,14 +45,16 @@ def apply_config_file(environment: MutableMapping[str, str] | None = None) -> fr
         content = tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         if environment.get(CONFIG_VARIABLE):
-            raise InvalidArgument.of(CONFIG_VARIABLE, f"must name a file; there is none at {path}") from None
+            raise InvalidArgument.of(
+                CONFIG_VARIABLE, f"must name a file; there is none at {path}", hint=_OTHER
+            ) from None
         return frozenset()
     except OSError as error:
-        raise InvalidArgument.of(str(path), f"cannot be read: {error.strerror}") from None
+        raise InvalidArgument.of(str(path), f"cannot be read: {(error.strerror or '').lower()}", hint=_OTHER) from None
     except ValueError as error:  # not UTF-8, or not TOML
-        raise InvalidArgument.of(str(path), f"must be a TOML file: {error}") from None
+        raise InvalidArgument.of(str(path), f"must be a TOML file: {error}", hint=f"Mend it. {_OTHER}") from None
     if wrong := [violation for name, value in content.items() for violation in _wrong(path, name, value)]:
-        raise InvalidArgument(wrong, hint="`bilevel config show` lists the settings.")
+        raise InvalidArgument(wrong, hint=f"Mend {path}; docs/settings.md lists the settings.")
     given = frozenset(name for name in content if not environment.get(name))
     for name in given:
         value = content[name]
@@ -63,6 +66,8 @@ def _wrong(path: Path, name: str, value: object) -> list[Violation]:
     from service_kit.settings import KNOWN_VARIABLES  # not before there is a file: every command comes by here
 
     field, names = f"{path}: {name}", KNOWN_VARIABLES - {CONFIG_VARIABLE}
+    if name == CONFIG_VARIABLE:
+        return [Violation(field, "belongs in the environment only, where it says which file is read")]
     if name not in names:
         close = difflib.get_close_matches(name.upper(), names, n=1)
         return [Violation(field, f"is not a setting; did you mean {close[0]}?" if close else "is not a setting")]

@@ -6,6 +6,7 @@ import typer
 
 from clients.cli import (
     ablate,
+    beginning,
     campaign,
     config,
     conform,
@@ -23,7 +24,7 @@ from clients.cli import (
     serve,
     trace,
 )
-from clients.cli.execution import EXIT_CODES, polite
+from clients.cli.execution import EXIT_CODES
 from clients.cli.usage import Commands
 from service_kit.exit_codes import ExitCode
 
@@ -38,15 +39,7 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-@polite
-def settings(context: typer.Context) -> None:
-    """What holds for every command: settings that a file gives, where the environment does not."""
-    from service_kit.settings_file import apply_config_file
-
-    context.obj = apply_config_file()
-
-
+app.callback()(beginning.begin)
 app.command(name="demo", epilog=EXIT_CODES)(demo.demo)
 app.command(name="demo-memory", epilog=EXIT_CODES)(demo_memory.demo_memory)
 app.command(name="run", epilog=run.EXIT_CODES)(run.run)

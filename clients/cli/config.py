@@ -38,7 +38,7 @@ def show(context: typer.Context, json: JsonOption = False) -> None:
     """Every setting with its value, its origin and its meaning; secrets are hidden."""
     from service_kit.settings_file import config_path
 
-    settings = _settings(context.obj)
+    settings = _settings(context.obj.names)
     if json:
         from clients.cli.resources import print_json
 

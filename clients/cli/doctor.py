@@ -17,7 +17,10 @@ _MARKS = {"good": ("✓", "green"), "note": ("·", "yellow"), "bad": ("✗", "re
 
 @polite
 async def doctor(
-    inner: InnerOption = INNER_DEFAULT, outer: OuterOption = OUTER_DEFAULT, json: JsonOption = False
+    context: typer.Context,
+    inner: InnerOption = INNER_DEFAULT,
+    outer: OuterOption = OUTER_DEFAULT,
+    json: JsonOption = False,
 ) -> None:
     """Examine installation, GPU, sandbox, model endpoint, databases, clock and services; say what to do.
 
@@ -26,7 +29,7 @@ async def doctor(
     from clients.doctor import Severity, examine
 
     found = []
-    async for finding in examine(inner, outer):
+    async for finding in examine(inner, outer, context.obj.wrong):
         found.append(finding)
         if not json:
             mark, colour = _MARKS[finding.severity]

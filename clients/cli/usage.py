@@ -15,8 +15,16 @@ _UsageError: Any = typer.BadParameter.__base__
 """Click's, of which Typer carries a copy that it does not export."""
 
 
+WORDS = "clients.cli.words"
+"""Key of a context's ``meta``: every word after ``bilevel``, for what happens before a command has read its own."""
+
+
 class Commands(TyperGroup):
     """The outermost command."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[WORDS] = list(args)
+        return super().parse_args(ctx, args)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Any:
         words = list(sys.argv[1:] if args is None else args)

@@ -9,15 +9,16 @@ from clients.doctor import machine, services
 from clients.doctor.finding import Finding
 from clients.doctor.telemetry import telemetry
 from clients.wrong_settings import wrong_settings
-from service_kit.errors import InvalidArgument
+from service_kit.errors import InvalidArgument, Violation
 
 
-async def examine(inner: str, outer: str) -> AsyncIterator[Finding]:
+async def examine(inner: str, outer: str, in_file: Sequence[Violation] = ()) -> AsyncIterator[Finding]:
     """All findings; ``inner`` and ``outer`` are the addresses at which those services may run.
 
-    A setting that is wrong in itself is a finding too, and what needs it is passed over.
+    A setting that is wrong in itself is a finding too, and what needs it is passed over. ``in_file`` is what is wrong
+    with the settings file, none of whose settings then holds.
     """
-    wrong = wrong_settings()
+    wrong = [*in_file, *wrong_settings()]
 
     async def ready(found: Sequence[Finding]) -> Sequence[Finding]:
         return found

@@ -1,6 +1,9 @@
 """Secrets from files: the key of a model and the URL of a database, as containers are handed them."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,3 +108,16 @@ def test_config_show_says_where_a_secret_comes_from_and_never_what_it_is(tmp_pat
     assert rows[KEY] == (f"(hidden, from {KEY}_FILE)", "environment")
     assert rows[DATABASE] == ("postgresql://bilevel:***@db/inner", "environment")
     assert rows["BILEVEL_DASHBOARD_PASSWORD"] == ("(hidden)", "environment")
+
+
+@pytest.mark.parametrize(
+    "command", [("config", "show"), ("doctor", "--inner", "127.0.0.1:1", "--outer", "127.0.0.1:1")]
+)
+def test_a_warning_about_such_a_file_leaves_json_alone(tmp_path: Path, command: tuple[str, ...]) -> None:
+    secret, file = written(tmp_path, "sk-swordfish", 0o644), tmp_path / "config.toml"
+    file.write_text(f'{KEY}_FILE = "{secret}"\nOPENAI_BASE_URL = "http://127.0.0.1:1/v1"\nBILEVEL_MODEL = "small"\n')
+    environment = os.environ | {"BILEVEL_CONFIG": str(file), "BILEVEL_HOME": str(tmp_path)}
+    program = [sys.executable, "-c", "from clients.cli import main; main()"]
+    done = subprocess.run([*program, *command, "--json"], env=environment, capture_output=True, text=True, check=False)
+    assert isinstance(json.loads(done.stdout), list)
+    assert "every user of this machine can read a file with a secret" in done.stderr

@@ -44,7 +44,7 @@ def test_without_a_file_nothing_changes(tmp_path: Path) -> None:
         ('BILEVEL_MODLE = "x"', "BILEVEL_MODLE: is not a setting; did you mean BILEVEL_MODEL"),
         ("bilevel_model = 'x'", "did you mean BILEVEL_MODEL"),
         ("colour = 'red'", "colour: is not a setting"),
-        ('BILEVEL_CONFIG = "other.toml"', "BILEVEL_CONFIG: is not a setting"),
+        ('BILEVEL_CONFIG = "other.toml"', "BILEVEL_CONFIG: belongs in the environment only"),
         ("BILEVEL_MODEL = ['a']", "BILEVEL_MODEL: must be a text, a number, true or false"),
         ("[BILEVEL_MODEL]", "must be a text"),
         ("BILEVEL_MODEL", "must be a TOML file"),
@@ -87,3 +87,40 @@ def test_a_wrong_file_ends_a_command_with_one_message(file: Path, monkeypatch: p
     done = CliRunner().invoke(app, ["config", "show"])
     assert done.exit_code == 2
     assert "colour: is not a setting" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("colour = 'red'", "is not a setting"),
+        ("[BILEVEL_MODEL]\nname = 'x'", "must be a text"),
+        ("BILEVEL_MODEL", "must be a TOML file"),
+        (None, "there is none at"),
+    ],
+)
+def test_a_wrong_file_is_one_line_of_json_for_machines(
+    content: str | None, problem: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setenv("BILEVEL_CONFIG", str(file))
+    done = CliRunner().invoke(app, ["runs", "--json"])
+    error = json.loads(done.stderr)["error"]
+    assert (done.stdout, done.exit_code, error["kind"], error["exit_code"]) == ("", 2, "INVALID_ARGUMENT", 2)
+    assert problem in error["fields"][0]["problem"]
+    assert error["next_step"]
+
+
+def test_the_doctor_finds_a_wrong_file_and_goes_on(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("colour = 'red'")
+    monkeypatch.setenv("BILEVEL_CONFIG", str(file))
+    done = CliRunner().invoke(app, ["doctor", "--json", "--inner", "127.0.0.1:1", "--outer", "127.0.0.1:1"])
+    findings = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert any(f["subject"] == "settings" and "colour: is not a setting" in f["text"] for f in findings)
+    assert {finding["subject"] for finding in findings} > {"settings", "sandbox", "clock"}
+
+
+def test_a_wrong_file_keeps_nobody_from_the_help(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BILEVEL_CONFIG", str(file))
+    assert CliRunner().invoke(app, ["runs", "--help"]).exit_code == 0
