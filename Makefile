@@ -37,8 +37,8 @@ test-long: $(READY) ## Tests that take longer
 attacks: $(READY) ## The attack corpus at three levels; rewrites the table in docs/security.md
 	$(BIN)/python tests/attacks/attack_runner.py
 
-chaos: $(READY) ## 200 kills, stalls and restarts of every process on both databases, then an audit (about 15 minutes)
-	$(BIN)/python -m tests.chaos --seed 1 --kills 200 --database both --minutes 15
+chaos: $(READY) ## 200 kills, stalls and restarts of every process on both databases, then an audit (about 12 minutes)
+	$(BIN)/python -m tests.chaos --seed 1 --kills 200 --database both --minutes 12
 
 chaos-short: $(READY) ## The same with 20 hits (2 to 3 minutes)
 	$(BIN)/python -m tests.chaos --seed 2 --kills 20 --database both --minutes 2.5

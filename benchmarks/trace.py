@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=60, help="trials measured in the part `overhead`")
     parser.add_argument("--past", type=int, default=1000, help="trials that the run has had before, for `overhead`")
     parser.add_argument("--profile", action="store_true", help="print where `overhead` spends its time")
+    os.environ.setdefault("BILEVEL_LOG_LEVEL", "warning")  # otherwise each call is a line among the results
     logs.configure("benchmark")
     asyncio.run(measure(parser.parse_args()))
 

@@ -9,14 +9,14 @@ from typing import Any
 from bilevel.v1 import common_pb2, outer_pb2, trace_pb2
 
 from clients import wording
-from clients.report.export import to_json
+from clients.report.export import head_json, to_json
 
 _LEVELS = {outer_pb2.LEVEL_CONFIGURATION: "1.5", outer_pb2.LEVEL_MECHANISM: "2"}
 
 
 def document(head: outer_pb2.Campaign, events: Sequence[outer_pb2.CampaignEvent]) -> dict[str, Any]:
     """The campaign and all of its events, kinds included that this client does not know."""
-    return {"campaign": to_json(head), "events": [to_json(event) for event in events]}
+    return {"campaign": head_json(head), "events": [to_json(event) for event in events]}
 
 
 def story(head: outer_pb2.Campaign, events: Sequence[outer_pb2.CampaignEvent]) -> Iterator[str]:

@@ -39,18 +39,20 @@ class Spending:
     """What calls to language models used, and who answered them."""
 
     calls: int = 0
+    """Requests, failed ones and those that asked for a better answer included."""
     failed: int = 0
+    """Questions that no request answered."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost_usd: float | None = 0.0
     """US dollars; None when at least one call's cost is unknown, which is not the same as free."""
     models: Counter[str] = field(default_factory=Counter)
-    """Answered calls a model."""
+    """Answered questions a model."""
     scripted_calls: int = 0
-    """Calls that the scripted researcher answered."""
+    """Questions that the scripted researcher answered."""
 
     def add(self, call: Call) -> None:
-        self.calls += 1
+        self.calls += call.usage.calls
         if call.error:
             self.failed += 1
         else:

@@ -137,6 +137,11 @@ def cost(dollars: float | None, *, scripted: bool = False) -> str:
     return UNKNOWN if dollars is None else f"${dollars:.4f}"
 
 
+def dollars(cost: float | None, *, scripted: bool) -> float | None:
+    """A cost as a number for machines: None where a price is unknown, and where none applies."""
+    return None if scripted and cost == 0 else cost
+
+
 def count(number: int, noun: str) -> str:
     """``1 trial``, ``2 trials``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -144,7 +144,7 @@ def _run_row(results: Results, finished: Finished) -> dict[str, Any]:
         "changed_decisions": summary.changed_decisions,
         "model_calls": summary.model_calls,
         "tokens": summary.prompt_tokens + summary.completion_tokens,
-        "cost_usd": summary.cost_usd,
+        "cost_usd": wording.dollars(summary.cost_usd, scripted=summary.scripted),
         "answered_by": summary.answered_by,
         "scripted": summary.scripted,
     }

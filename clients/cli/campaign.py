@@ -27,12 +27,12 @@ async def list_(
     from clients.cli.comparison import terminal
     from clients.cli.resources import print_json
     from clients.outer import OuterClient
-    from clients.report.export import to_json
+    from clients.report.export import head_json
 
     async with OuterClient(outer) as client:
         found = await client.list_campaigns(limit)
     if json:
-        print_json([to_json(campaign) for campaign in found])
+        print_json([head_json(campaign) for campaign in found])
         return
     if not found:
         typer.echo("There are no campaigns yet. Start one with `bilevel run --levels 1,1.5,2`.")

@@ -107,12 +107,12 @@ async def runs(
     from clients.cli.comparison import terminal
     from clients.cli.resources import print_json
     from clients.inner import InnerClient
-    from clients.report.export import to_json
+    from clients.report.export import head_json
 
     async with InnerClient(inner) as client:
         found = await client.list_runs(limit)
     if json:
-        print_json([to_json(run) for run in found])
+        print_json([head_json(run) for run in found])
         return
     if not found:
         typer.echo("There are no runs yet. Start one with `bilevel run`.")
@@ -188,11 +188,11 @@ def _show(run: object, json: bool) -> None:
 
     from clients import wording
     from clients.cli.resources import print_json
-    from clients.report.export import to_json
+    from clients.report.export import head_json
 
     assert isinstance(run, trace_pb2.Run)
     if json:
-        print_json(to_json(run))
+        print_json(head_json(run))
     else:
         reason = f": {run.state_reason}" if run.state_reason else ""
         typer.echo(f"{run.name} is {wording.run_state(run.state)}{reason}")

@@ -65,10 +65,10 @@ SUMMARY: Mapping[str, str] = {
     "mechanisms_effective": "of those, the ones that changed a decision",
     "changed_decisions": "decisions that mechanisms changed",
     "configuration_updates": "changes of the search configuration",
-    "model_calls": "calls of a language model",
+    "model_calls": "calls of a language model, failed ones and those that asked for a better answer included",
     "prompt_tokens": "tokens read by it",
     "completion_tokens": "tokens written by it",
-    "cost_usd": "US dollars, or null where a price is unknown",
+    "cost_usd": "US dollars, or null where a price is unknown or, with the scripted researcher, none applies",
     "answered_by": "names of the models that answered",
     "scripted": "whether the scripted researcher answered; then nothing here is evidence for the method",
     "wall_seconds": "from the first start to the end",
@@ -95,7 +95,8 @@ _AUDIT = Shape(
         "differences": "list of stream and text; empty where all agrees",
     }
 )
-_RUN = Shape("Run")
+_NO_PRICE = "usage.cost_usd is null where the scripted researcher answered, to which no price applies."
+_RUN = Shape("Run", note=_NO_PRICE)
 _MECHANISM = Shape("Mechanism")
 
 SHAPES: Mapping[str, Shape] = {
@@ -155,7 +156,7 @@ SHAPES: Mapping[str, Shape] = {
         }
     ),
     "watch": Shape("TraceEvent", layout=Layout.LINES, note="--after goes on behind a sequence number."),
-    "runs": Shape("Run", layout=Layout.LIST),
+    "runs": Shape("Run", layout=Layout.LIST, note=_NO_PRICE),
     "pause": _RUN,
     "resume": _RUN,
     "cancel": _RUN,
@@ -207,8 +208,11 @@ SHAPES: Mapping[str, Shape] = {
     "library show": Shape("LibraryEntry"),
     "library export": Shape(fields={"file": "path", "entries": "number of entries in it"}),
     "library import": Shape("LibraryEntry", layout=Layout.LIST),
-    "campaign list": Shape("Campaign", layout=Layout.LIST),
-    "campaign show": Shape(fields={"campaign": "the message Campaign", "events": "list of the message CampaignEvent"}),
+    "campaign list": Shape("Campaign", layout=Layout.LIST, note=_NO_PRICE),
+    "campaign show": Shape(
+        fields={"campaign": "the message Campaign", "events": "list of the message CampaignEvent"},
+        note=f"In the campaign, {_NO_PRICE}",
+    ),
     "prompts show": Shape(
         fields={
             "messages": "list of role and content",

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Any
 
-from bilevel.v1 import common_pb2, trace_pb2
+from bilevel.v1 import common_pb2, outer_pb2, trace_pb2
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
@@ -63,6 +63,14 @@ def run_json(record: RunRecord) -> str:
 def to_json(message: Message) -> dict[str, Any]:
     """A message in the protocol's JSON form, with the field names of the .proto files."""
     return MessageToDict(message, preserving_proto_field_name=True)
+
+
+def head_json(head: trace_pb2.Run | outer_pb2.Campaign) -> dict[str, Any]:
+    """A run or a campaign in that form, with a null as its cost where no price applies to it."""
+    document = to_json(head)
+    if head.usage.HasField("cost_usd"):
+        document["usage"]["cost_usd"] = wording.dollars(head.usage.cost_usd, scripted=head.scripted)
+    return document
 
 
 def _status(trial: trace_pb2.Trial) -> str:

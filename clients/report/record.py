@@ -206,7 +206,7 @@ class Summary:
     """Share of it in which the run was paused and no evaluation ran: a synchronous outer loop thought."""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"cost_usd": wording.dollars(self.cost_usd, scripted=self.scripted)}
 
 
 def answered_by(spending: Spending) -> str:

@@ -1,6 +1,6 @@
 """``make chaos``: random kills, stalls and restarts of every process during running campaigns, then an audit.
 
-    python -m tests.chaos --seed 1 --kills 200 --database both --minutes 15
+    python -m tests.chaos --seed 1 --kills 200 --database both --minutes 12
 
 The seed fixes what is hit, how and after which pause; when that falls into the work depends on the machine. Exit code 1
 when the audit finds anything.
@@ -226,7 +226,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--seed", type=int, default=1)
     found.add_argument("--kills", type=int, default=200, help="hits over all databases; default %(default)s")
     found.add_argument("--database", choices=("sqlite", "postgresql", "both"), default="both")
-    found.add_argument("--minutes", type=float, default=15.0, help="when the storms end; default %(default)s")
+    found.add_argument("--minutes", type=float, default=12.0, help="when the storms end; default %(default)s")
     found.add_argument("--keep", action="store_true", help="keep logs and journal")
     return found
 

@@ -8,6 +8,7 @@ from bilevel.v1 import outer_pb2, trace_pb2
 from clients.campaign_history import CampaignHistory
 from clients.history import RunHistory
 from clients.report.record import RunRecord
+from tests.clients.conftest import usage
 
 
 def test_a_history_counts_decided_trials_without_the_baseline(bare: RunRecord) -> None:
@@ -49,6 +50,16 @@ def test_a_standard_mechanism_is_not_counted_as_generated(bilevel: RunRecord) ->
 def test_an_unknown_cost_makes_the_sum_unknown(bilevel: RunRecord) -> None:
     assert bilevel.spending.cost_usd is None
     assert bilevel.spending.calls == 31 + 6 + 4
+
+
+def test_requests_for_a_better_answer_are_counted_too() -> None:
+    asked = trace_pb2.ModelCalled(purpose="propose", model="m", usage=usage(cost=0.5))
+    asked.usage.calls = 2
+    events = [trace_pb2.TraceEvent(run="runs/r", sequence=n, model_called=asked) for n in (1, 2)]
+    record = RunRecord(events)
+    assert record.spending.calls == record.summary().to_json()["model_calls"] == 4
+    assert record.history.by_purpose["propose"].calls == 4
+    assert record.spending.models == {"m": 2}
 
 
 def test_scripted_answers_are_found_by_their_own_flags(bilevel: RunRecord) -> None:

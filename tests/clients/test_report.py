@@ -7,13 +7,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from bilevel.v1 import trace_pb2
+from bilevel.v1 import outer_pb2, trace_pb2
 
 from clients import wording
 from clients.report import RunRecord, write_report
 from clients.report.chart import HEIGHT, WIDTH, best_so_far, run_chart
-from clients.report.export import configuration_hash, results_tsv
+from clients.report.export import configuration_hash, head_json, results_tsv
 from clients.report.page import render_page
+from tests.clients.conftest import usage
 
 
 class Links(HTMLParser):
@@ -149,3 +150,17 @@ def test_the_scripted_researcher_has_no_cost_and_an_unknown_price_stays_unknown(
     assert wording.cost(0.0, scripted=True) == "none (scripted)"
     assert wording.cost(None, scripted=True) == wording.UNKNOWN
     assert wording.cost(0.0) == "$0.0000"
+
+
+@pytest.mark.parametrize(
+    ("cost", "scripted", "said"), [(0.0, True, None), (0.0, False, 0.0), (None, False, None), (0.5, True, 0.5)]
+)
+def test_json_says_null_where_no_price_applies(cost: float | None, scripted: bool, said: float | None) -> None:
+    call = trace_pb2.ModelCalled(purpose="propose", model="m", usage=usage(cost=cost), scripted=scripted)
+    record = RunRecord([trace_pb2.TraceEvent(run="runs/r", sequence=1, model_called=call)])
+    assert record.summary().to_json()["cost_usd"] == said
+    for head in (
+        trace_pb2.Run(usage=call.usage, scripted=scripted),
+        outer_pb2.Campaign(usage=call.usage, scripted=scripted),
+    ):
+        assert head_json(head)["usage"].get("cost_usd") == said

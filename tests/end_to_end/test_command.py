@@ -59,6 +59,7 @@ def test_a_run_ends_with_its_numbers(finished: dict) -> None:
     assert finished["search_gain"] == pytest.approx(finished["baseline"] - finished["best"])
     assert finished["confirmation_seeds"] == 2
     assert finished["scripted"] is True
+    assert finished["cost_usd"] is None
 
 
 def test_a_run_in_plain_lines_names_every_trial(services: Services) -> None:
@@ -109,7 +110,7 @@ def test_watch_as_json_resumes_from_any_number(services: Services, finished: dic
 
 def test_runs_are_listed_newest_first(services: Services, finished: dict) -> None:
     listed = json.loads(services.bilevel("runs", "--json").stdout)
-    assert finished["run"] in [run["name"] for run in listed]
+    assert {run["name"]: run["usage"]["cost_usd"] for run in listed}[finished["run"]] is None
     times = [run["create_time"] for run in listed]
     assert times == sorted(times, reverse=True)
     assert "the shop" in services.bilevel("runs").stdout

@@ -59,7 +59,7 @@ def _table(run: RunHistory, campaign: CampaignView | None) -> None:
                 _row(name, spending)
         with box("tfoot"):
             _row("total", total)
-    models = ", ".join(f"{model} ({wording.count(calls, 'call')})" for model, calls in total.models.items())
+    models = ", ".join(f"{model} ({wording.count(answers, 'answer')})" for model, answers in total.models.items())
     text("p", f"Answered by {models}." if models else "No model was asked yet.", "quiet")
     if total.cost_usd is None:
         notice(
