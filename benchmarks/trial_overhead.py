@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--budget", default="1", help="short, full, or seconds; overhead does not depend on it")
     parser.add_argument("--trials", type=int, default=10, help="warm trials, after the worker's first")
     parser.add_argument("--device", default="auto")
+    os.environ.setdefault("BILEVEL_LOG_LEVEL", "warning")  # of the workers: each trial is a line otherwise
     arguments = parser.parse_args()
     asyncio.run(measure(arguments))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -32,6 +35,27 @@ def test_the_gpu_benchmark_runs_whole_with_tiny_shapes_and_little_installed(cach
     assert said["relative_error"]["loss"] < 1e-3
     assert max(said["relative_error"].values()) < 0.1
     assert "unknown" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["trace.py", "--only", "overhead", "--database", "sqlite", "--past", "5", "--trials", "3"],
+        ["trial_overhead.py", "--trials", "1"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_benchmark_prints_its_results_and_no_log(command: list[str]) -> None:
+    script, *options = command
+    environment = {name: value for name, value in os.environ.items() if name != "BILEVEL_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / script), *options],
+        env=environment, cwd=BENCHMARKS.parent, capture_output=True, text=True, timeout=110,
+    )  # fmt: skip
+    assert "overhead" in done.stdout
+    assert len((done.stdout + done.stderr).splitlines()) < 15, done.stderr
+    assert '"level": ' not in done.stdout + done.stderr
 
 
 def test_without_a_gpu_the_gpu_benchmark_says_what_to_do() -> None:
