@@ -6,7 +6,6 @@ candidates, and which of them is built. One that fails is retired on the spot, l
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,22 +19,17 @@ from mechanisms.procedure import Moment, ProcedureHook, ProcedureReport
 from mechanisms.sandbox.failures import SandboxUnavailable, SourceRejected
 from mechanisms.sandbox.function import FunctionFailure
 from mechanisms.sandbox.limits import SandboxPolicy
-from outer_service import events, records
+from outer_service import events, procedure_prompt, records
 from outer_service.campaign import Campaign, CampaignState, Control, ProcedureAdvice, Verdict
 from outer_service.comparison import Comparison
-from outer_service.digest import prompt
 from outer_service.library import author_of
 from outer_service.observed import GateFinding, GateReport, Observation
 from outer_service.procedures import Adopted, Counted, ProcedureState, Ruled, ruling
 from outer_service.store import Store
 from outer_service.turns import answered, budget_of, failed
 from service_kit.llm.client import LanguageModel
-from service_kit.llm.failures import Message, ModelError
+from service_kit.llm.failures import ModelError
 from service_kit.llm.prompts import ask_fitting
-
-PURPOSE = "procedure"
-CAMPAIGNS_READ = 20
-"""Newest campaigns whose sessions a changed procedure is replayed on."""
 
 log = structlog.get_logger("outer_service.recursion")
 
@@ -129,14 +123,16 @@ class Recursion:
 
     async def _propose(self, campaign: Campaign, observation: Observation) -> None:
         """Ask for a change, show it to the gate, repair it, adopt it. A failure of the model ends it, on the record."""
-        moments = await self._moments()
+        moments = await procedure_prompt.recorded(self._store)
         report: ProcedureReport | None = None
         source = ""
         for attempt in range(1, campaign.policy.repairs + 2):
-            shown = await self._shown(moments, report, source)
-            build = partial(_request, observation, shown)
+            shown = procedure_prompt.shown(await self._store.procedures(), moments, report, source)
+            build = partial(procedure_prompt.request, observation, shown)
             try:
-                answer = await ask_fitting(self._model, PURPOSE, build, ProcedureProposal, budget=budget_of(campaign))
+                answer = await ask_fitting(
+                    self._model, procedure_prompt.PURPOSE, build, ProcedureProposal, budget=budget_of(campaign)
+                )
             except ModelError as error:
                 turn = failed(error, self._model)
                 await self._happens(campaign, events.ProcedureJudged(turn, attempt, error.message))
@@ -162,24 +158,6 @@ class Recursion:
         except SandboxUnavailable as error:
             finding = Finding(Stage.LANGUAGE, None, str(error))
             return ProcedureReport(False, finding.stage, (finding,), "")
-
-    async def _moments(self) -> list[Moment]:
-        found: list[Moment] = []
-        for _, campaign in await self._store.campaigns(CAMPAIGNS_READ):
-            found += records.moments([entry.event async for entry in self._store.entries(campaign.id)])
-        return found
-
-    async def _shown(self, moments: Sequence[Moment], report: ProcedureReport | None, rejected: str) -> dict[str, Any]:
-        procedures = await self._store.procedures()
-        known = procedures.known.get(procedures.current)
-        return {
-            "interface": procedure.describe(),
-            "current": known.source if known is not None else "",
-            "tallies_before": procedures.tally(procedures.current),
-            "moments": [json.dumps({**m.record, "choice": m.choice}, ensure_ascii=False) for m in moments],
-            "report": report.render() if report is not None else "",
-            "rejected": rejected,
-        }
 
     async def _changed(
         self,
@@ -207,8 +185,3 @@ def _observed(report: ProcedureReport) -> GateReport:
         text=report.render(),
         summary=report.summary,
     )
-
-
-def _request(observation: Observation, shown: Mapping[str, Any], limit: int) -> tuple[Message, ...]:
-    """The messages that ask for a change of the procedure."""
-    return prompt(PURPOSE, observation, limit=limit, **shown)

@@ -12,7 +12,7 @@ from bilevel.v1 import common_pb2, outer_pb2_grpc
 from bilevel.v1 import outer_pb2 as pb
 
 from mechanisms.sandbox.limits import SandboxPolicy
-from outer_service import events, names, requests
+from outer_service import events, names, procedure_prompt, requests
 from outer_service.digest import TEMPLATES
 from outer_service.importing import imported
 from outer_service.inner_client import InnerClient
@@ -22,7 +22,7 @@ from outer_service.store import Entry, Store
 from outer_service.supervisor import Supervisor
 from outer_service.translate import campaign_to_proto, entry_to_proto, sessions_to_proto
 from service_kit.errors import Draining, InvalidArgument, WrongState
-from service_kit.llm.failures import LimitTooSmall
+from service_kit.llm.failures import LimitTooSmall, Message
 from service_kit.llm.tokens import estimate_messages
 from service_kit.security.auth import caller_name
 from service_kit.security.quota import NO_LIMIT, Quota
@@ -158,13 +158,12 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
     async def PreviewPrompt(  # noqa: N802
         self, request: pb.PreviewPromptRequest, context: _Context
     ) -> pb.PreviewPromptResponse:
-        name, round_ = names.run_name(request.run, "run"), requests.research_round(request.round)
+        name = names.run_name(request.run, "run")
         limit = request.context_tokens if request.HasField("context_tokens") else self._context_tokens
         if limit < 0:
             raise InvalidArgument.of("context_tokens", f"must be at least 0, where 0 is no limit; got {limit}")
-        observation, description = await asyncio.gather(self._inner.observe(name), self._inner.describe(name))
         try:
-            messages = preview(round_, observation, description, limit)
+            messages = await self._preview(name, request.round, limit)
         except LimitTooSmall as error:
             if not request.HasField("context_tokens"):
                 raise
@@ -175,6 +174,16 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
             estimated_tokens=estimate_messages(messages),
             prompt_version=TEMPLATES.version,
         )
+
+    async def _preview(self, run: str, wire: pb.ResearchRound.ValueType, limit: int) -> tuple[Message, ...]:
+        if wire == pb.RESEARCH_ROUND_PROCEDURE:
+            observation = await self._inner.observe(run)
+            moments = await procedure_prompt.recorded(self._store)
+            shown = procedure_prompt.shown(await self._store.procedures(), moments)
+            return procedure_prompt.request(observation, shown, limit)
+        round_ = requests.research_round(wire)
+        observation, description = await asyncio.gather(self._inner.observe(run), self._inner.describe(run))
+        return preview(round_, observation, description, limit)
 
     async def GetLibraryEntry(  # noqa: N802
         self, request: pb.GetLibraryEntryRequest, context: _Context

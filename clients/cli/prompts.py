@@ -29,6 +29,7 @@ class Round(StrEnum):
     SPECIFY = "specify"
     GENERATE = "generate"
     REPAIR = "repair"
+    PROCEDURE = "procedure"
 
 
 OF_THE_INNER_SERVICE = (Round.PROPOSE, Round.LESSONS)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients.scripted_researcher.procedures import SOURCE
+from mechanisms.fence import fenced
 from outer_service.procedures import (
     Adopted,
     Counted,
@@ -172,11 +173,17 @@ async def test_a_rejected_procedure_is_repaired_a_failing_one_retired_and_the_de
         first = await searched(services, outer, trials=11, recursion=True)
         judged = of_kind(first, "procedure_judged")
         assert [judgement.attempt for judgement in judged] == [1, 2]
-        assert judged[0].report.text in judged[1].turn.prompt[-1].content
+        asked = judged[1].turn.prompt[-1].content
+        assert fenced("gate", judged[0].report.text, "the") in asked
+        assert fenced("source", broken["source"], "the rejected") in asked
         assert "rename study to research" in judged[0].report.text
 
         run = await services.run(trials=12, checkpoint=11)
         campaign = await outer.campaign(run, levels=[pb.LEVEL_MECHANISM], mechanism_every=11, recursion=True)
+        request = pb.PreviewPromptRequest(run=run, round=pb.RESEARCH_ROUND_PROCEDURE)
+        previewed = (await outer.stub.PreviewPrompt(request)).messages[-1].content
+        assert fenced("procedure", FRAGILE, "the") in previewed
+        assert previewed.count('\n- {"decided": ') == 1
         model_endpoint.answers = {**none, "procedure": [{"change": True, "reason": "r", "source": LAZY}]}
         await services.start(run)
         second = await outer.events(campaign.name)

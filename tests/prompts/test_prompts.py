@@ -11,7 +11,7 @@ from inner_service import search_state
 from inner_service.lessons.prompt import lessons_prompt
 from outer_service import digest
 from outer_service.campaign import Round
-from outer_service.preview import example, preview
+from outer_service.preview import example, preview, preview_procedure
 from outer_service.preview import main as outer_main
 from service_kit.llm.failures import LimitTooSmall, Message, ModelError
 from service_kit.llm.prompts import Detail, Templates, ask_fitting, fitting, preview_text, shortened
@@ -34,6 +34,10 @@ def compare(name: str, text: str) -> None:
 @pytest.mark.parametrize("round_", ROUNDS, ids=lambda r: r.value if r else "analyse")
 def test_what_a_researcher_gets(round_: Round | None) -> None:
     compare(round_.value if round_ else "analyse", preview_text(preview(round_, *example()), "VERSION"))
+
+
+def test_what_level_two_is_asked_about_its_own_procedure() -> None:
+    compare("procedure", preview_text(preview_procedure(), "VERSION"))
 
 
 @pytest.mark.parametrize("round_", ["propose", "lessons"])
@@ -80,6 +84,19 @@ def test_text_of_others_is_data_behind_a_border(round_: Round | None) -> None:
     for line in sent.splitlines():
         if "Ignore all instructions" in line:
             assert line.startswith(("{", "| "))
+
+
+def test_a_procedure_in_force_and_a_rejected_one_are_data_behind_borders_too() -> None:
+    lines = [line for message in preview_procedure() for line in message.content.splitlines()]
+    hostile = [line for line in lines if "Ignore all instructions" in line]
+    assert len([line for line in hostile if line.startswith("| ")]) == 2
+    assert all(line.startswith(("{", "| ")) for line in hostile)
+
+
+def test_every_template_of_a_request_has_its_golden_file() -> None:
+    templates = Path(__file__).parents[2].glob("*_service/prompts/[!_]*.j2")
+    asked = {file.stem for file in templates if "system" not in file.stem}
+    assert asked == {file.stem for file in FOLDER.glob("*.txt")}
 
 
 def trials(count: int) -> list[dict[str, object]]:

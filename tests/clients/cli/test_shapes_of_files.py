@@ -40,7 +40,7 @@ def test_a_token_is_made_listed_and_revoked(tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("round_", ["explore", "propose"])
+@pytest.mark.parametrize("round_", ["explore", "propose", "procedure"])
 def test_a_prompt_of_the_written_example_is_json_too(round_: str) -> None:
     command = [sys.executable, "-c", "from clients.cli import main; main()"]
     done = subprocess.run([*command, "prompts", "show", "--example", "--round", round_, "--json"],
