@@ -7,8 +7,11 @@ from pathlib import Path
 
 import structlog
 
+from clients.dashboard.door.events import EventGuard
 from clients.dashboard.door.guard import Guard
 from clients.dashboard.door.headers import give_scripts_their_nonce
+from clients.dashboard.door.login import SESSION
+from clients.dashboard.door.sessions import Session
 from clients.dashboard.door.settings import DoorSettings
 from clients.web_server import WebSettings, serve_web
 from service_kit.addresses import is_loopback, parse_address
@@ -62,11 +65,18 @@ async def serve_dashboard(dashboard: Dashboard) -> None:
             hint="Set BILEVEL_DASHBOARD_PASSWORD_FILE to a file that holds a password.",
         )
     optional("nicegui", "dashboard", "to show the dashboard")
-    from nicegui.client import templates
+    from nicegui import core
+    from nicegui.client import Client, templates
 
     from clients.dashboard.app import create_app
 
+    def opened_by(client_id: str) -> Session | None:
+        page = Client.instances.get(client_id)
+        session = page.request.scope.get(SESSION) if page is not None else None
+        return session if isinstance(session, Session) else None
+
     give_scripts_their_nonce(templates.env)
+    EventGuard(core.sio, opened_by)
     scheme = "https" if tls is not None else "http"
     guarded = Guard(create_app(dashboard.inner, dashboard.outer), door, frozenset({host.lower()}))
     settings = WebSettings(dashboard.listen, dashboard.address_file, tls, lifespan=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+from functools import partial
 from typing import Any
 
 import structlog
@@ -14,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clients.dashboard.door.headers import NONCE, protect
 from clients.dashboard.door.limits import Limits, network
-from clients.dashboard.door.login import COOKIE, SESSION, LoginPages, login_address
+from clients.dashboard.door.login import COOKIE, LIVES, SESSION, LoginPages, login_address
 from clients.dashboard.door.origins import host_allowed, origin_allowed
 from clients.dashboard.door.sessions import Session, Sessions
 from clients.dashboard.door.settings import Access, DoorSettings
@@ -34,7 +35,7 @@ class Guard:
     In order: the Host header must name this dashboard (421), the caller must be within its limits (429), whatever
     changes state and every websocket must come from a page of this dashboard (403), and there must be a session (to the
     login page, or 401). Websockets are refused before they are opened, and closed when their session ends. The scope
-    of what passes holds the :class:`Session`.
+    of what passes holds the :class:`Session` and whether it still lives.
     """
 
     def __init__(self, application: ASGIApp, settings: DoorSettings, names: frozenset[str] = frozenset()) -> None:
@@ -69,7 +70,7 @@ class Guard:
             await answer(scope, receive, protected)
             return
         if session is not None:
-            scope[SESSION] = session
+            scope[SESSION], scope[LIVES] = session, partial(self._alive, session)
         inside = self._application if scope["path"] not in _OPEN else self._login
         await inside(scope, receive, protected)
 
@@ -111,7 +112,12 @@ class Guard:
                 await _close(receive, send)
                 return
             scope[SESSION] = session
-            await self._application(scope, *self._while_alive(session, who, receive, send))
+            receive, send = self._while_alive(session, who, receive, send)
+            try:
+                await self._application(scope, receive, send)
+            except ValueError as error:  # engineio's, for a frame that does not begin as its own do
+                log.warning("websocket closed: malformed frame", error=str(error))
+                await send({"type": "websocket.close", "code": _POLICY_VIOLATION})
 
     def _while_alive(self, session: Session, who: str, receive: Receive, send: Send) -> tuple[Receive, Send]:
         """``receive`` and ``send`` of a websocket that counts messages and closes when the session has ended."""

@@ -20,6 +20,8 @@ from service_kit.errors import ServiceError
 
 SESSION = "bilevel.session"
 """Where a request's scope keeps its :class:`Session`."""
+LIVES = "bilevel.session_lives"
+"""Where it keeps a function that says whether that session still lives."""
 COOKIE = "bilevel_session"
 _BEFORE = "bilevel_login"
 """Cookie that binds the form to the browser that it was sent to."""

@@ -14,6 +14,7 @@ from nicegui.testing import User, user_simulation
 
 from clients.dashboard.app import register_pages
 from clients.dashboard.controls import AUTHOR
+from clients.dashboard.door.login import LIVES
 from clients.dashboard.feeds import Feeds
 from clients.dashboard.services import Services
 from clients.report.record import RunRecord
@@ -229,6 +230,24 @@ async def test_without_the_role_to_drive_the_controls_say_so_and_ask_for_nothing
     user.find("Pause").click()
     await sees(user, "Not possible now: the dashboard's token may not drive runs")
     assert not recorded.asked
+
+
+async def test_a_page_outlives_its_login_and_does_nothing_for_whoever_is_there_then(
+    user: User, recorded: RecordedInner, bare: RunRecord
+) -> None:
+    running(bare, recorded)
+    await user.open("/runs/bare1")
+    await sees(user, "Trial 4")
+    alive = True
+    assert user.client is not None
+    user.client.request.scope[LIVES] = lambda: alive
+    user.find("Pause").click()
+    await sees(user, "pauses after its current trials")
+    alive = False
+    user.find("Guide…").click()
+    user.find("Give guidance").click()
+    await sees(user, "Not possible now: your login has ended")
+    assert len(recorded.asked) == 1
 
 
 def _only(user: User, kind: type[ElementT]) -> ElementT:
