@@ -193,7 +193,7 @@ class WorkerPool:
 
         After ``hard_limit`` seconds of wall-clock time the worker is killed and the outcome is TIMED_OUT. Closing the
         iterator or cancelling the task that drives it kills the worker too. Raises :class:`Exhausted` when every slot
-        is busy, and :class:`Interrupted` when the worker was killed by someone else and the trial is to be begun again.
+        is busy, and :class:`CutOff` when the worker was killed by someone else and the trial is to be begun again.
         """
         if not self._idle:
             raise Exhausted(
@@ -227,7 +227,7 @@ class WorkerPool:
             self._release(launch, worker, reusable)
 
     def _ended(self, request: TrialRequest, returncode: int, kills_before: int | None) -> TrialResult:
-        """The result of a trial whose process ended without one. Raises :class:`Interrupted`."""
+        """The result of a trial whose process ended without one. Raises :class:`CutOff`."""
         if self._stopping:
             return TrialResult(Outcome.CANCELLED, message="the server is shutting down")
         how = f"signal {signal.Signals(-returncode).name}" if returncode < 0 else f"exit code {returncode}"

@@ -118,7 +118,7 @@ class Unavailable(ServiceError):
         super().__init__(f"{dependency} cannot be reached", hint=hint)
 
 
-class Interrupted(ServiceError):
+class CutOff(ServiceError):
     """Work was cut off by something else, and nothing is known of what it would have given: begin it again."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from service_kit.errors import Interrupted
+from service_kit.errors import CutOff
 
 ACCIDENTS = 2
 """So many kills of one evaluation are taken for accidents; with the next it counts as its own fault."""
@@ -20,7 +20,7 @@ class Interruptions:
     def note(self, evaluation: str) -> None:
         """Take note that the process of ``evaluation`` was killed.
 
-        Raises :class:`Interrupted`, so that whoever asked begins again, unless that has happened too often.
+        Raises :class:`CutOff`, so that whoever asked begins again, unless that has happened too often.
         """
         kills = self._kills.pop(evaluation, 0) + 1
         if kills > ACCIDENTS:
@@ -28,4 +28,4 @@ class Interruptions:
         self._kills[evaluation] = kills
         if len(self._kills) > _REMEMBERED:
             self._kills.popitem(last=False)
-        raise Interrupted("the evaluation's process was killed from outside", hint="Begin the evaluation again.")
+        raise CutOff("the evaluation's process was killed from outside", hint="Begin the evaluation again.")

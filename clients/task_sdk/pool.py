@@ -39,7 +39,7 @@ class EvaluationPool:
     async def evaluate(self, request: Request) -> AsyncGenerator[Progress | Ending, None]:
         """Progress, then exactly one ending. Closing the iterator or cancelling who drives it kills the work.
 
-        Raises :class:`Exhausted` when every place is taken, and :class:`Interrupted` when the process was killed by
+        Raises :class:`Exhausted` when every place is taken, and :class:`CutOff` when the process was killed by
         someone else and the evaluation is to be begun again.
         """
         conduct = self._conduct
@@ -77,7 +77,7 @@ class EvaluationPool:
             self._release(process, reusable)
 
     def _died(self, request: Request, ended: ProcessEnded, kills_before: int | None) -> Ending:
-        """The ending of an evaluation whose process ended without one. Raises :class:`Interrupted`."""
+        """The ending of an evaluation whose process ended without one. Raises :class:`CutOff`."""
         if self._stopping:
             return Ending(Outcome.CANCELLED, message="the task's server is shutting down")
         often = ""

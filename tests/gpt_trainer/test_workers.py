@@ -15,7 +15,7 @@ import pytest
 from gpt_trainer import workers
 from gpt_trainer.trial import Progress, TrialRequest, TrialResult
 from gpt_trainer.workers import WorkerPool, WorkerSettings
-from service_kit.errors import Exhausted, Interrupted, ServiceError
+from service_kit.errors import CutOff, Exhausted, ServiceError
 from service_kit.parameters import Outcome, Value
 
 QUICK = TrialRequest({}, seed=0, budget=0.4)
@@ -71,7 +71,7 @@ async def test_a_crash_a_kill_and_a_time_out_are_told_apart_and_leave_a_healthy_
         assert (segfault.outcome, segfault.val_bpb) == (Outcome.CRASHED, None)
         assert "SIGSEGV" in segfault.message
         for _ in range(2):
-            with pytest.raises(Interrupted, match="killed from outside"):
+            with pytest.raises(CutOff, match="killed from outside"):
                 await result_of(opened, ENDLESS, at_first=hit(signal.SIGKILL))
         killed = await result_of(opened, ENDLESS, at_first=hit(signal.SIGKILL))
         assert killed.outcome is Outcome.CRASHED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from bilevel.v1 import trace_pb2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
@@ -50,6 +50,7 @@ def test_the_curve_falls_and_marks_every_kind_of_trial_and_moment(bilevel: RunRe
     assert "△" in lines[7]
 
 
+@settings(max_examples=25)
 @given(count=st.integers(1, 400), width=st.integers(24, 160), height=st.integers(3, 20), data=st.data())
 def test_the_curve_fits_whatever_the_size(count: int, width: int, height: int, data: st.DataObject) -> None:
     metrics = data.draw(st.lists(st.floats(-1e6, 1e6) | st.none(), min_size=count, max_size=count))
