@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from service_kit.errors import AlreadyExists, InvalidArgument, ServiceError
+from service_kit.errors import AlreadyExists, InvalidArgument
+from service_kit.given_files import unwritable
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 """Names that a server's certificate always carries."""
@@ -50,7 +51,7 @@ def make_certificates(folder: Path, hosts: Sequence[str] = (), days: int = 365) 
             (folder / f"{name}.pem").write_bytes(_pem(issued.certificate))
             _write_secret(folder / f"{name}.key", issued.key)
     except OSError as error:
-        raise ServiceError(f"cannot write to {folder}: {error.strerror}", hint="Name another folder.") from None
+        raise unwritable(folder, "--out", error, hint="Name another folder with --out.") from None
     return files
 
 

@@ -82,6 +82,8 @@ async def run_demo(settings: DemoSettings, show: Show, say: Callable[[str], None
     try:
         files = write_report(records, settings.out)
     except ServiceError as error:
+        if not problems:
+            raise
         raise ServiceError("; ".join((*problems, error.message)), hint=error.hint) from error
     return DemoResult(records, files, problems, remarks)
 

@@ -22,7 +22,7 @@ from clients.outer import OuterClient
 from clients.report import ReportFiles, RunRecord, collect, write_report
 from clients.report.chart import best_so_far
 from clients.searching import Listener, Search, SearchPlan, begin, follow
-from service_kit.errors import ServiceError
+from service_kit.given_files import unwritable
 from service_kit.settings import ModelSettings
 
 Show = Callable[[list[Search]], AbstractAsyncContextManager[Listener]]
@@ -115,8 +115,7 @@ async def run_memory_demo(settings: MemoryDemoSettings, show: Show, say: Callabl
         text = json.dumps(result.to_json(), indent=2, ensure_ascii=False)
         (settings.out / "memory.json").write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ServiceError(f"the report cannot be written to {settings.out}: {reason}") from None
+        raise unwritable(settings.out, "--out", error, hint="Choose another folder with --out.") from None
     return result
 
 

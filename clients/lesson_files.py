@@ -13,8 +13,11 @@ from google.protobuf.json_format import ParseDict, ParseError
 
 from clients.report.export import to_json
 from service_kit.errors import InvalidArgument
+from service_kit.given_files import read_given_text
 
 FORMAT = "bilevel-lessons/1"
+MAX_BYTES = 64 * 1024 * 1024
+_HINT = "`bilevel lessons export FILE` writes such a file."
 
 
 def document(lessons: Iterable[trace_pb2.Lesson]) -> dict[str, Any]:
@@ -25,11 +28,8 @@ def document(lessons: Iterable[trace_pb2.Lesson]) -> dict[str, Any]:
 def read(file: Path) -> Sequence[trace_pb2.Lesson]:
     """The lessons of an export. Raises InvalidArgument that names what is wrong with the file."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InvalidArgument.of("FILE", f"must name a readable file; {file}: {reason}") from None
-    except ValueError:
+        found = json.loads(read_given_text(file, "FILE", MAX_BYTES, hint=_HINT))
+    except (ValueError, RecursionError):
         raise InvalidArgument.of("FILE", f"must be JSON as `bilevel lessons export` writes it; {file} is not") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT or not isinstance(found.get("lessons"), list):
         raise InvalidArgument.of("FILE", f'must hold "format": "{FORMAT}" and a list "lessons"; {file} does not')

@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 from clients import wording
 from service_kit.errors import InvalidArgument
+from service_kit.given_files import read_given_text, unwritable
 
 FORMAT = "bilevel-library/1"
 MAX_BYTES = 64 * 1024 * 1024
@@ -24,8 +25,7 @@ def write(file: Path, entries: Sequence[outer_pb2.LibraryEntry]) -> None:
     try:
         file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InvalidArgument.of("--out", f"must name a file that can be written; {file}: {reason}") from None
+        raise unwritable(file, "--out", error, hint="Name another file with --out.") from None
 
 
 def read(file: Path) -> list[outer_pb2.LibraryEntry]:
@@ -34,7 +34,7 @@ def read(file: Path) -> list[outer_pb2.LibraryEntry]:
     The file may come from anywhere: it is read up to a size, and no source is parsed here. Raises
     :class:`InvalidArgument` that says what is wrong with it.
     """
-    text = _text(file)
+    text = read_given_text(file, _FILE, MAX_BYTES, hint="`bilevel library export --out FILE` writes such a file.")
     if file.suffix == ".py":
         title = file.stem.lower().replace("_", "-")
         return [outer_pb2.LibraryEntry(source=text, title=title, author="a person")]
@@ -82,20 +82,6 @@ def story(entry: outer_pb2.LibraryEntry) -> str:
         if not trial.verdicts:
             lines.append("  no verdict")
     return "\n".join(lines)
-
-
-def _text(file: Path) -> str:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise _wrong(f"must name a readable file; {file}: {(error.strerror or str(error)).lower()}") from None
-    if len(content) > MAX_BYTES:
-        raise _wrong(f"must have at most {MAX_BYTES} bytes; {file} is larger")
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise _wrong(f"must be UTF-8 text; {file} is not") from None
 
 
 def _entry(data: Any, place: int) -> outer_pb2.LibraryEntry:

@@ -7,21 +7,24 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from service_kit.errors import AlreadyExists, InvalidArgument, NotFound, ServiceError
+from service_kit.errors import AlreadyExists, InvalidArgument, NotFound
+from service_kit.given_files import unwritable
 from service_kit.security.roles import Role
 from service_kit.security.tokens import TokenEntry, TokensFile, hash_of, new_token, read_tokens
+
+_OPTION = "--file"
 
 
 def add_token(path: Path, name: str, roles: Sequence[str], expires: datetime | None) -> str:
     """Make a token, store its hash under ``name``, and return it.
 
-    Raises :class:`InvalidArgument` for a wrong name or role, :class:`AlreadyExists` for a name that is taken, and
-    :class:`ServiceError` when the file cannot be read or written.
+    Raises :class:`InvalidArgument` for a wrong name or role and for a file that cannot be read or written, and
+    :class:`AlreadyExists` for a name that is taken.
     """
     unknown = [role for role in roles if role not in set(Role)]
     if unknown or not roles:
         raise InvalidArgument.of("--role", f"must be one of {', '.join(Role)}; got {', '.join(unknown) or 'none'}")
-    entries = dict(read_tokens(path).tokens) if path.exists() else {}
+    entries = dict(read_tokens(path, _OPTION).tokens) if path.exists() else {}
     if name in entries:
         hint = "Remove it first, or choose a second name while both are in use."
         raise AlreadyExists("token", name, hint)
@@ -38,8 +41,8 @@ def add_token(path: Path, name: str, roles: Sequence[str], expires: datetime | N
 
 
 def remove_token(path: Path, name: str) -> None:
-    """Raises :class:`NotFound`, and :class:`ServiceError` when the file cannot be read or written."""
-    entries = dict(read_tokens(path).tokens)
+    """Raises :class:`NotFound`, and :class:`InvalidArgument` when the file cannot be read or written."""
+    entries = dict(read_tokens(path, _OPTION).tokens)
     if entries.pop(name, None) is None:
         raise NotFound("token", name, f"the file has: {', '.join(entries) or 'none'}")
     _write(path, TokensFile(tokens=entries))
@@ -62,4 +65,4 @@ def _write(path: Path, file: TokensFile) -> None:
         draft.write_text("\n".join(lines))
         draft.replace(path)
     except OSError as error:
-        raise ServiceError(f"cannot write {path}: {error.strerror}", hint="Name another file with --file.") from None
+        raise unwritable(path, _OPTION, error, hint="Name another file with --file.") from None

@@ -9,18 +9,20 @@ from service_kit import logs
 from service_kit.errors import InvalidArgument, Violation
 from service_kit.llm.prices import Prices
 from service_kit.patience import PatienceSettings
+from service_kit.security.channels import ChannelSecurity
 from service_kit.security.quota import Quota
-from service_kit.settings import ClientNetworkSettings, ModelSettings, PathSettings, ServerNetworkSettings
+from service_kit.server import ServerSettings
+from service_kit.settings import ModelSettings, PathSettings
 from service_kit.telemetry.serving import MetricsSettings
 
 _CHECKS: tuple[Callable[[], object], ...] = (
     lambda: Prices.of(ModelSettings.load()),
     PathSettings.load,
     PatienceSettings.load,
-    ServerNetworkSettings.load,
+    lambda: ServerSettings.secured("127.0.0.1:0"),
     Quota.load,
     MetricsSettings.load,
-    ClientNetworkSettings.load,
+    ChannelSecurity.load,
     DoorSettings.load,
     logs.chosen_level,
     logs.chosen_format,

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from service_kit.addresses import is_loopback, parse_address
 from service_kit.errors import InvalidArgument, ServiceError, Violation
+from service_kit.given_files import SETTINGS_BYTES, read_given_text
 from service_kit.security.channels import ChannelSecurity
 from service_kit.security.tls import ClientTls
 
@@ -97,9 +98,7 @@ def from_file(file: Path) -> dict[str, TaskAddress]:
     Raises :class:`InvalidArgument` naming the file and the wrong key; a token is never part of a message.
     """
     try:
-        document = _File.model_validate(tomllib.loads(file.read_text("utf-8")))
-    except OSError as error:
-        raise InvalidArgument.of("--tasks", f"cannot read {file}: {error.strerror}") from None
+        document = _File.model_validate(tomllib.loads(read_given_text(file, "--tasks", SETTINGS_BYTES)))
     except ValidationError as error:
         wrong = [Violation(f"{file}: {'.'.join(map(str, e['loc']))}", e["msg"].lower()) for e in error.errors()]
         raise InvalidArgument(wrong) from None

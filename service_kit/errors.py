@@ -7,7 +7,8 @@ the field or the resource and what is allowed; ``hint`` says what to do next.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from service_kit.parameters import InvalidConfiguration, Violation
@@ -29,6 +30,7 @@ __all__ = [
     "Unimplemented",
     "Violation",
     "WrongState",
+    "naming",
 ]
 
 
@@ -61,6 +63,17 @@ class InvalidArgument(ServiceError):
     def of(cls, field: str, description: str, *, hint: str = "") -> InvalidArgument:
         """The error for a single field; ``description`` completes "``field`` …" and names the allowed range."""
         return cls([Violation(field, description)], hint=hint)
+
+
+@contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Raise a :class:`ServiceError` of the block as :class:`InvalidArgument` that names the setting it comes from."""
+    try:
+        yield
+    except InvalidArgument:
+        raise
+    except ServiceError as error:
+        raise InvalidArgument.of(field, error.message, hint=error.hint) from None
 
 
 class NotFound(ServiceError):

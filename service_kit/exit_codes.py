@@ -35,6 +35,8 @@ class ExitCode(IntEnum):
 
 
 OF_KIND = {
+    "REFUSED": ExitCode.FAILED,
+    "UNIMPLEMENTED": ExitCode.FAILED,
     "INVALID_ARGUMENT": ExitCode.WRONG_INPUT,
     "INVALID_CONFIGURATION": ExitCode.WRONG_INPUT,
     "NOT_FOUND": ExitCode.NOT_FOUND,

@@ -13,6 +13,9 @@ import structlog
 _HANDED_OVER = Path("/run/secrets")
 """Where Docker and its like mount secrets, readable by every user of a container that has only one."""
 
+_MOST_CHARACTERS = 65_536
+"""Of a file that should hold a secret: a device that never ends is not read until the memory is full."""
+
 log = structlog.get_logger("service_kit.settings")
 
 
@@ -36,7 +39,8 @@ def secret_of(given: object, file: Path | None, name: str) -> object:
 
 def _content(file: Path) -> str:
     try:
-        content = file.read_text("utf-8").strip()
+        with file.open(encoding="utf-8") as stream:
+            content = stream.read(_MOST_CHARACTERS).strip()
     except OSError as error:
         raise ValueError(f"must name a file that can be read; {file}: {(error.strerror or '').lower()}") from None
     except UnicodeDecodeError:

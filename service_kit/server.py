@@ -26,12 +26,12 @@ from grpc_reflection.v1alpha import reflection
 from service_kit.addresses import is_loopback, parse_address
 from service_kit.calls import CallInterceptor
 from service_kit.complaint import complain
-from service_kit.errors import InvalidConfiguration, ServiceError
+from service_kit.errors import InvalidConfiguration, ServiceError, naming
 from service_kit.exit_codes import ExitCode
 from service_kit.security.auth import AuthInterceptor
 from service_kit.security.limits import MAX_STREAMS, StreamLimit
-from service_kit.security.tls import ServerTls
-from service_kit.security.tokens import Tokens
+from service_kit.security.tls import ServerTls, read_pem
+from service_kit.security.tokens import Tokens, read_tokens
 from service_kit.settings import ServerNetworkSettings
 from service_kit.settings_file import apply_config_file
 from service_kit.status import ErrorInterceptor
@@ -94,6 +94,16 @@ class ServerSettings:
         tls = None
         if network.certificate is not None and network.key is not None:
             tls = ServerTls(network.certificate, network.key, network.client_ca)
+            named = {
+                "BILEVEL_TLS_CERT": tls.certificate,
+                "BILEVEL_TLS_KEY": tls.key,
+                "BILEVEL_TLS_CLIENT_CA": tls.client_ca,
+            }
+            for variable, file in named.items():
+                with naming(variable):
+                    _ = read_pem(file) if file is not None else None
+        if network.tokens is not None:
+            read_tokens(network.tokens)
         return cls(
             listen,
             address_file,

@@ -20,6 +20,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from service_kit.errors import InvalidArgument, Violation
+from service_kit.given_files import SETTINGS_BYTES, read_given_text
 
 CONFIG_VARIABLE = "BILEVEL_CONFIG"
 _OTHER = f"{CONFIG_VARIABLE} says which file is read; unset, it is ~/.config/bilevel/config.toml."
@@ -41,17 +42,15 @@ def apply_config_file(environment: MutableMapping[str, str] | None = None) -> fr
     """
     environment = os.environ if environment is None else environment
     path = config_path(environment)
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        if environment.get(CONFIG_VARIABLE):
-            raise InvalidArgument.of(
-                CONFIG_VARIABLE, f"must name a file; there is none at {path}", hint=_OTHER
-            ) from None
+    named = bool(environment.get(CONFIG_VARIABLE))
+    if not path.exists():
+        if named:
+            raise InvalidArgument.of(CONFIG_VARIABLE, f"must name a file; there is none at {path}", hint=_OTHER)
         return frozenset()
-    except OSError as error:
-        raise InvalidArgument.of(str(path), f"cannot be read: {(error.strerror or '').lower()}", hint=_OTHER) from None
-    except ValueError as error:  # not UTF-8, or not TOML
+    field = CONFIG_VARIABLE if named else str(path)
+    try:
+        content = tomllib.loads(read_given_text(path, field, SETTINGS_BYTES, hint=_OTHER))
+    except tomllib.TOMLDecodeError as error:
         raise InvalidArgument.of(str(path), f"must be a TOML file: {error}", hint=f"Mend it. {_OTHER}") from None
     if wrong := [violation for name, value in content.items() for violation in _wrong(path, name, value)]:
         raise InvalidArgument(wrong, hint=f"Mend {path}; docs/settings.md lists the settings.")

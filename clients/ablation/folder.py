@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from clients.ablation.design import Cell, Design
-from service_kit.errors import InvalidArgument, ServiceError
+from service_kit.errors import InvalidArgument
+from service_kit.given_files import unwritable
 
 FORMAT = "bilevel-ablation/1"
 
@@ -79,8 +80,7 @@ def _write(plan: Plan) -> None:
         draft.write_text(text + "\n", encoding="utf-8")
         draft.replace(file)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ServiceError(f"{file} cannot be written: {reason}", hint="Choose another folder with --out.") from None
+        raise unwritable(file, "--out", error, hint="Choose another folder with --out.") from None
 
 
 def _file(folder: Path) -> Path:

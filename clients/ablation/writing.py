@@ -12,7 +12,7 @@ from clients import wording
 from clients.ablation.figure import write_figure
 from clients.ablation.results import Results, Row
 from clients.ablation.running import Finished
-from service_kit.errors import ServiceError
+from service_kit.given_files import unwritable
 from service_kit.parameters import configuration_to_json
 from service_kit.translate import configuration_from_proto
 
@@ -21,7 +21,7 @@ SMALL = 10
 
 
 def write_results(results: Results, folder: Path) -> list[Path]:
-    """Write everything; returns the files. Raises :class:`ServiceError` when the folder cannot be written."""
+    """Write everything; returns the files. Raises InvalidArgument when the folder cannot be written."""
     names = ("results.md", "results.json", "runs.csv", "trials.csv", "best_so_far.png")
     files = [folder / name for name in names]
     try:
@@ -31,11 +31,8 @@ def write_results(results: Results, folder: Path) -> list[Path]:
         _write_csv(files[3], [row for finished in results.finished for row in _trial_rows(results, finished)])
         write_figure(results, files[4])
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ServiceError(
-            f"the results cannot be written to {folder}: {reason}",
-            hint="Mend that and give the same command again: the runs are kept.",
-        ) from None
+        hint = "Mend that and give the same command again: the runs are kept."
+        raise unwritable(folder, "--out", error, hint=hint) from None
     return files
 
 

@@ -150,5 +150,10 @@ async def _examine(
 
 
 def _write(file: Path, content: bytes) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
+    from service_kit.given_files import unwritable
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    except OSError as error:
+        raise unwritable(file, "--junit", error, hint="Choose another file with --junit.") from None

@@ -20,12 +20,14 @@ from clients.history import RunHistory
 from clients.report.export import FORMAT
 from mechanisms.interface import Origin, TrialRecord
 from service_kit.errors import InvalidArgument, InvalidConfiguration
+from service_kit.given_files import read_given
 from service_kit.parameters import Objective, ParameterSpace
 from service_kit.translate import configuration_from_proto, objective_from_proto, outcome_from_proto, space_from_proto
 
 MAX_BYTES = 256 * 1024 * 1024
 """A trace of some thousand trials with every prompt stays far below."""
 _OPTION = "--trace"
+_HINT = "`bilevel report RUN --out FOLDER` writes run.json."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,7 @@ def read_trace(file: Path) -> ExportedTrace:
 
 
 def _document(file: Path) -> list[Any]:
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise _wrong(f"must name a readable file; {file}: {(error.strerror or str(error)).lower()}") from None
-    if len(content) > MAX_BYTES:
-        raise _wrong(f"must name a file of at most {MAX_BYTES} bytes; {file} is larger")
+    content = read_given(file, _OPTION, MAX_BYTES, hint=_HINT)
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -122,5 +118,4 @@ def _record(trial: trace_pb2.Trial, space: ParameterSpace) -> TrialRecord:
 
 
 def _wrong(description: str) -> InvalidArgument:
-    hint = "`bilevel report RUN --out FOLDER` writes run.json."
-    return InvalidArgument.of(_OPTION, description, hint=hint)
+    return InvalidArgument.of(_OPTION, description, hint=_HINT)

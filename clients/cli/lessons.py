@@ -145,7 +145,7 @@ async def export(
     from clients.cli.resources import print_json
     from clients.inner import InnerClient
     from clients.lesson_files import document
-    from service_kit.errors import ServiceError
+    from service_kit.given_files import unwritable
 
     async with InnerClient(inner) as client:
         found = document(await client.list_lessons(task, MOST))
@@ -155,8 +155,7 @@ async def export(
     try:
         file.write_text(dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ServiceError(f"{file} cannot be written: {reason}", hint="Choose another file.") from None
+        raise unwritable(file, "FILE", error, hint="Choose another file.") from None
     if json:
         print_json({"file": str(file), "lessons": len(found["lessons"])})
     else:

@@ -24,6 +24,9 @@ FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="Python sourc
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The mechanism's id within the run.")]
 InertOption = Annotated[bool, typer.Option("--allow-inert", help="Accept one that changes nothing, as a control.")]
 
+MOST_BYTES = 2**20
+"""Largest source that is read; the gate takes far smaller ones only."""
+
 
 @app.command(epilog=exit_codes(done="accepted", failed="rejected"))
 @polite
@@ -287,12 +290,6 @@ def state_of(mechanism: trace_pb2.Mechanism) -> str:
 
 def read_source(file: Path) -> str:
     """The file's text. Raises InvalidArgument where it cannot be read; whether it is Python is the gate's business."""
-    from service_kit.errors import InvalidArgument
+    from service_kit.given_files import read_given_text
 
-    try:
-        return file.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise InvalidArgument.of("FILE", f"must be UTF-8 text; {file} is not") from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InvalidArgument.of("FILE", f"must name a readable file; {file}: {reason}") from None
+    return read_given_text(file, "FILE", MOST_BYTES, hint="`bilevel mechanisms check FILE` judges a Python source.")

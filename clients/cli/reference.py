@@ -64,7 +64,7 @@ A command whose result is bad news, such as `bilevel doctor`, prints its result 
 def page() -> str:
     """docs/cli.md."""
     kinds = {code: [kind for kind, its in OF_KIND.items() if its is code] for code in ExitCode}
-    kinds[ExitCode.FAILED] = ["any other"]
+    kinds[ExitCode.FAILED].append("any other")
     rows = [f"| {code.value} | {code.name} | {code.meaning} | {', '.join(kinds[code])} |" for code in ExitCode]
     return "\n".join([_HEAD + "\n".join(rows), "", "## Commands", "", *_commands()])
 

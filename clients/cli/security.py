@@ -77,7 +77,7 @@ def list_(file: FileOption = _FILE, json: JsonOption = False) -> None:
     from clients.cli.resources import print_json
     from service_kit.security.tokens import read_tokens
 
-    entries = read_tokens(file).tokens
+    entries = read_tokens(file, "--file").tokens
     if json:
         print_json({name: entry.model_dump(mode="json", exclude={"sha256"}) for name, entry in entries.items()})
         return

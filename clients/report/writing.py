@@ -10,7 +10,7 @@ from clients.report.export import results_tsv, run_json
 from clients.report.page import render_page
 from clients.report.picture import write_png
 from clients.report.record import RunRecord
-from service_kit.errors import ServiceError
+from service_kit.given_files import unwritable
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class ReportFiles:
 def write_report(records: Sequence[RunRecord], folder: Path) -> ReportFiles:
     """One report on one or several runs. With several, each run's table and export go into a folder of its own.
 
-    Raises :class:`ServiceError` when the folder cannot be written.
+    Raises :class:`service_kit.errors.InvalidArgument` when the folder cannot be written.
     """
     homes = [folder if len(records) == 1 else folder / record.name for record in records]
     try:
@@ -40,10 +40,7 @@ def write_report(records: Sequence[RunRecord], folder: Path) -> ReportFiles:
         (folder / "report.html").write_text(render_page(records), encoding="utf-8")
         write_png(records, folder / "best_so_far.png")
     except OSError as error:
-        raise ServiceError(
-            f"the report cannot be written to {folder}: {(error.strerror or str(error)).lower()}",
-            hint="Choose another folder with --out.",
-        ) from error
+        raise unwritable(folder, "--out", error, hint="Choose another folder with --out.") from error
     return ReportFiles(
         folder / "report.html",
         folder / "best_so_far.png",

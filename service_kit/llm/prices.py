@@ -11,6 +11,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from service_kit.errors import InvalidArgument, Violation
+from service_kit.given_files import SETTINGS_BYTES, read_given_text
 from service_kit.settings import ModelSettings
 
 
@@ -65,12 +66,12 @@ class Prices:
 
 def _read(path: Path) -> dict[str, Price]:
     try:
-        return _TABLE.validate_python(tomllib.loads(path.read_text(encoding="utf-8")))
+        return _TABLE.validate_python(tomllib.loads(read_given_text(path, "BILEVEL_PRICES", SETTINGS_BYTES)))
     except ValidationError as error:
         wrong = [
             Violation("BILEVEL_PRICES", f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}") for e in error.errors()
         ]
         raise InvalidArgument(wrong) from None
-    except (OSError, ValueError) as error:
+    except tomllib.TOMLDecodeError as error:
         said = f"must name a readable TOML file of prices by model; {path}: {error}"
         raise InvalidArgument.of("BILEVEL_PRICES", said) from None

@@ -12,10 +12,13 @@ from pydantic import SecretStr
 
 from service_kit import context
 from service_kit.addresses import is_loopback, parse_address
-from service_kit.errors import ServiceError
-from service_kit.security.tls import ClientTls
+from service_kit.errors import ServiceError, naming
+from service_kit.security.tls import ClientTls, read_pem
 from service_kit.settings import ClientNetworkSettings
 from service_kit.telemetry import tracing
+
+_MOST_CHARACTERS = 65_536
+"""Of a file that should hold a token: a device that never ends is not read until the memory is full."""
 
 Options = Sequence[tuple[str, str | int]]
 
@@ -38,18 +41,30 @@ class ChannelSecurity:
         tls = None
         if network.ca is not None:
             tls = ClientTls(network.ca, network.certificate, network.key, network.server_name)
-        return cls(tls, network.token, network.token_file, network.insecure)
+            named = (("BILEVEL_CA", tls.ca), ("BILEVEL_CLIENT_CERT", tls.certificate), ("BILEVEL_CLIENT_KEY", tls.key))
+            for variable, file in named:
+                with naming(variable):
+                    _ = read_pem(file) if file is not None else None
+        security = cls(tls, network.token, network.token_file, network.insecure)
+        with naming("BILEVEL_TOKEN_FILE"):
+            security.current_token()
+        return security
 
     def current_token(self) -> str | None:
         """Raises :class:`ServiceError` for a token file that cannot be read."""
         if self.token_file is None:
             return self.token.get_secret_value() if self.token is not None else None
+        hint = "`bilevel tokens add` prints a token, which the file must hold alone."
         try:
-            token = self.token_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ServiceError(f"cannot read the token file {self.token_file}: {error}") from None
+            with self.token_file.open(encoding="utf-8") as stream:
+                token = stream.read(_MOST_CHARACTERS).strip()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ServiceError(f"cannot read the token file {self.token_file}: {reason}", hint=hint) from None
+        except UnicodeDecodeError:
+            token = ""
         if not token or any(not "!" <= character <= "~" for character in token):
-            raise ServiceError(f"{self.token_file} must hold one token and nothing else")
+            raise ServiceError(f"the token file {self.token_file} must hold one token and nothing else", hint=hint)
         return token
 
 

@@ -14,6 +14,9 @@ import structlog
 
 from service_kit.errors import ServiceError
 
+_MAKES_ONE = "`bilevel certs` makes certificates for development."
+_MOST_BYTES = 2**20
+
 log = structlog.get_logger("service_kit.security")
 
 
@@ -89,11 +92,11 @@ class ClientTls:
 def read_pem(path: Path) -> bytes:
     """The file's content. Raises :class:`ServiceError` when it is not readable or no PEM."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_BYTES)
     except OSError as error:
-        raise ServiceError(
-            f"cannot read {path}: {error.strerror}", hint="`bilevel certs` makes certificates for development."
-        ) from None
+        reason = (error.strerror or str(error)).lower()
+        raise ServiceError(f"cannot read {path}: {reason}", hint=_MAKES_ONE) from None
     if b"-----BEGIN " not in content:
-        raise ServiceError(f"{path} is not in PEM form", hint="`bilevel certs` makes certificates for development.")
+        raise ServiceError(f"{path} is not in PEM form", hint=_MAKES_ONE)
     return content

@@ -26,6 +26,7 @@ import structlog
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from service_kit.errors import InvalidArgument, ServiceError, Unauthenticated, Violation
+from service_kit.given_files import SETTINGS_BYTES, read_given_text
 from service_kit.security.roles import Role
 
 log = structlog.get_logger("service_kit.security")
@@ -69,15 +70,15 @@ def hash_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def read_tokens(path: Path) -> TokensFile:
-    """Raises :class:`InvalidArgument` naming each wrong field, :class:`ServiceError` when it cannot be read."""
+def read_tokens(path: Path, field: str = "BILEVEL_TOKENS") -> TokensFile:
+    """Raises :class:`InvalidArgument` naming each wrong key, or ``field``, which named the file, when it cannot be
+    read."""
+    hint = "`bilevel tokens add NAME --role ROLE` writes such a file."
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text())
+        content: dict[str, Any] = tomllib.loads(read_given_text(path, field, SETTINGS_BYTES, hint=hint))
         file = TokensFile.model_validate(content)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ServiceError(
-            f"cannot read the token file {path}: {error}", hint="`bilevel tokens add` writes such a file."
-        ) from None
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidArgument.of(field, f"must name a TOML file; {path}: {error}", hint=hint) from None
     except ValidationError as error:
         wrong = [Violation(".".join(map(str, e["loc"])), e["msg"].lower()) for e in error.errors()]
         raise InvalidArgument(wrong, hint=f"Mend {path}, or write it anew with `bilevel tokens add`.") from None

@@ -10,7 +10,7 @@ import structlog
 from pydantic import Field
 
 from service_kit.addresses import is_loopback, parse_address
-from service_kit.errors import ServiceError
+from service_kit.errors import InvalidArgument, ServiceError
 from service_kit.extras import optional
 from service_kit.settings import EnvironmentSettings
 from service_kit.telemetry.instruments import Histogram
@@ -32,15 +32,17 @@ class MetricsSettings(EnvironmentSettings):
 async def exposed(settings: MetricsSettings) -> AsyncIterator[str | None]:
     """Metrics for the length of the block; yields the address, or None where none were asked for.
 
-    Raises :class:`ServiceError` without the extra, for an address that cannot be had or must be asked for.
+    Raises :class:`ServiceError` without the extra and for an address that cannot be had, :class:`InvalidArgument` for
+    one that must be asked for.
     """
     if settings.listen is None:
         yield None
         return
     host, port = parse_address(settings.listen, "BILEVEL_METRICS")
     if not settings.insecure and not is_loopback(host):
-        raise ServiceError(
-            f"refusing to expose metrics on {settings.listen}: it is reachable from other machines",
+        raise InvalidArgument.of(
+            "BILEVEL_METRICS",
+            f"must be an address that only this machine reaches; got {settings.listen}",
             hint="Use 127.0.0.1; or set BILEVEL_METRICS_INSECURE=1 if the network is trusted.",
         )
     prometheus = optional("prometheus_client", "metrics", "to expose metrics (BILEVEL_METRICS)")

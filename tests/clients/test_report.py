@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_written_is_named(bare: RunRecord, tmp_path: Pat
     from service_kit.errors import ServiceError
 
     (tmp_path / "file").write_text("")
-    with pytest.raises(ServiceError, match=r"cannot be written.*file"):
+    with pytest.raises(ServiceError, match=r"--out: must be a place that can be written.*file"):
         write_report([bare], tmp_path / "file" / "report")
 
 

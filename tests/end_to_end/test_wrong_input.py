@@ -116,6 +116,11 @@ def refusing_endpoint() -> Iterator[str]:
         (("run", "--task", "own", "--inner", "127.0.0.1:1"), 3, "start every service itself: add --local"),
         (("runs", "--inner", "nonsense"), 2, "--inner: must be HOST:PORT"),
         (("runs", "--inner", "127.0.0.1:1"), 3, "the inner service at 127.0.0.1:1 cannot be reached"),
+        (
+            ("lessons", "export", "/nonexistent/x"),
+            2,
+            "FILE: must be a place that can be written; /nonexistent/x: no such",
+        ),
         (("nosuch",), 2, "No such command 'nosuch'"),
     ],
 )

@@ -60,8 +60,10 @@ def test_a_named_file_that_is_missing_or_unreadable_is_an_error(file: Path) -> N
     with pytest.raises(InvalidArgument, match="there is none"):
         apply_config_file(environment(file))
     file.write_bytes(b"\xff\xfe")
-    with pytest.raises(InvalidArgument, match="must be a TOML file"):
+    with pytest.raises(InvalidArgument, match="must be UTF-8 text"):
         apply_config_file(environment(file))
+    with pytest.raises(InvalidArgument, match="BILEVEL_CONFIG: must name a plain file; /dev/zero is none"):
+        apply_config_file(environment(Path("/dev/zero")))
 
 
 def test_settings_take_what_the_file_gave_and_show_says_where_from(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,7 @@ async def test_everything_that_is_declared_is_exposed_and_gone_afterwards() -> N
 
 
 async def test_other_machines_read_them_only_where_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ServiceError, match=r"refusing to expose metrics on 0\.0\.0\.0:0(.|\n)*METRICS_INSECURE=1"):
+    with pytest.raises(InvalidArgument, match=r"BILEVEL_METRICS: must be .* got 0\.0\.0\.0:0(.|\n)*METRICS_INSECURE=1"):
         async with exposed(MetricsSettings.load(listen="0.0.0.0:0")):
             pass
     monkeypatch.setenv("BILEVEL_METRICS_INSECURE", "1")
