@@ -103,7 +103,7 @@ def even(threads: int) -> bool:
     return True
 
 
-@task(metric="pid", goal="maximize", space={"x": Real(0.0, 1.0)}, fresh_process=False, capacity=2, hard_limit=1.0)
+@task(metric="pid", goal="maximize", space={"x": Real(0.0, 1.0)}, fresh_process=False, capacity=2, hard_limit=3.0)
 async def reused(x: float) -> Result:
     """Says who evaluated."""
     if x == 1.0:

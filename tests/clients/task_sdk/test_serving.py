@@ -201,7 +201,7 @@ async def test_a_reused_process_keeps_its_imports_until_something_goes_wrong(sam
         assert fresh.side_metrics == first.side_metrics
         _, stuck = await evaluate(stub, asked(x=1.0))
         assert translate.outcome_from_proto(stuck.outcome) is Outcome.TIMED_OUT
-        assert "hard limit of 1 s" in stuck.message
+        assert "hard limit of 3 s" in stuck.message
         together = await asyncio.gather(*(evaluate(stub, asked(x=0.5)) for _ in range(2)))
         assert len({result.metric for _, result in together}) == 2
         children = psutil.Process().children(recursive=True)
