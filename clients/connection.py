@@ -78,14 +78,15 @@ class Connection:
             )
         return remote
 
-    async def healthy(self, timeout: float = DEADLINE) -> bool:
-        """Whether the server says that it serves. Raises :class:`RemoteError` where it cannot be asked."""
+    async def healthy(self, timeout: float = DEADLINE, service: str = "") -> bool:
+        """Whether the server says that it serves, or that what it calls ``service`` does. Raises :class:`RemoteError`
+        where it cannot be asked, with NOT_FOUND where it knows no such ``service``."""
         check = self.channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
-        answer = await self.call(check, health_pb2.HealthCheckRequest(), timeout)
+        answer = await self.call(check, health_pb2.HealthCheckRequest(service=service), timeout)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:

@@ -8,7 +8,6 @@ driver has died. It goes on with them as after a restart.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import structlog
@@ -22,6 +21,7 @@ from service_kit import context
 from service_kit.errors import ServiceError, StorageFailed
 from service_kit.leases import LeaseLost
 from service_kit.telemetry import metrics
+from service_kit.waits import Wait
 
 PULSE_SECONDS = 1.0
 
@@ -108,42 +108,53 @@ class Drivers:
         if previous is not None:
             await asyncio.gather(previous, return_exceptions=True)
         try:
+            while not await self._attended(run_id):  # noqa: ASYNC110 (a database sets no event)
+                await asyncio.sleep(PULSE_SECONDS)
+        except LeaseLost:
+            log.info("another service goes on with the run, or it was cancelled")
+            await self._loops.retire(run_id)
+        finally:
+            self._store.waits.end(stream_of(run_id))
+
+    async def _attended(self, run_id: str) -> bool:
+        """Drive the run under its lease. False where the database did not let that begin."""
+        try:
             async with self._store.leases.working(stream_of(run_id)) as taken:
                 if taken:
                     with metrics.RUNS_DRIVEN.counting():
                         await self._go_on(run_id)
-        except LeaseLost:
-            log.info("another service goes on with the run, or it was cancelled")
-            await self._loops.retire(run_id)
         except StorageFailed as error:
-            log.error("the run cannot be driven", reason=error.message)
+            self._wait(run_id, error)
+            return False
+        return True
+
+    def _wait(self, run_id: str, error: StorageFailed) -> None:
+        if self._store.waits.begin(stream_of(run_id), error.message):
+            log.error("the run waits for its database", reason=error.message, hint=error.hint)
 
     async def _go_on(self, run_id: str) -> None:
         """Drive the run until it stops, over failures of the database."""
         # An evaluation by hand that began elsewhere while the run was resumed.
         while await self._store.leases.of_others(stream_of(run_id)):  # noqa: ASYNC110 (other processes set no event)
             await asyncio.sleep(0.2)
-        failed_at, reason = 0.0, ""
         while True:
             try:
-                if reason:
-                    await self._back_again(run_id, reason, failed_at)
-                    reason = ""
+                if (wait := self._store.waits.of(stream_of(run_id))) is not None:
+                    await self._back_again(run_id, wait)
                 await self._drive_here(run_id)
             except StorageFailed as error:
-                if not reason:
-                    failed_at, reason = time.monotonic(), error.message
-                    log.error("the run waits for its database", reason=error.message, hint=error.hint)
+                self._wait(run_id, error)
                 await asyncio.sleep(PULSE_SECONDS)
             else:
                 return
 
-    async def _back_again(self, run_id: str, reason: str, since: float) -> None:
+    async def _back_again(self, run_id: str, wait: Wait) -> None:
         """Make sure that the run still is this service's, and say on the trace why nothing happened."""
         if not await self._store.leases.keep(stream_of(run_id)):
             raise LeaseLost(stream_of(run_id))
-        text = f"{reason}; the run waited {time.monotonic() - since:.0f} s and goes on"
+        text = f"{wait.reason}; the run waited {wait.seconds:.0f} s and goes on"
         await self._store.commit(run_id, lambda _: [Remarked("inner service", text)])
+        self._store.waits.end(stream_of(run_id))
         log.info("the database works again")
 
     async def _drive_here(self, run_id: str) -> None:

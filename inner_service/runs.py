@@ -40,6 +40,7 @@ from service_kit.errors import (
     Conflict,
     InvalidArgument,
     InvalidConfiguration,
+    StorageFailed,
     Violation,
     WrongState,
 )
@@ -128,7 +129,8 @@ class Runs:
         """End a run now. Whatever is being evaluated for it is killed."""
         search = await self.store.search(run_id)
         require(search, "cancel", *_ALIVE)
-        working = [*self._by_hand.pop(run_id, ()), *filter(None, [self._drivers.give_up(run_id)])]
+        driver = self._drivers.give_up(run_id)
+        working = [*self._by_hand.pop(run_id, ()), *filter(None, [driver])]
         for task in working:
             task.cancel()
         await asyncio.gather(*working, return_exceptions=True)
@@ -139,7 +141,12 @@ class Runs:
             closing = [event for trial in search.open_trials for event in _closed(trial, reason)]
             return [*closing, RunStateChanged(search.run.state, RunState.CANCELLED, reason)]
 
-        commit = await self.store.commit(run_id, cancelled, revoke=True)
+        try:
+            commit = await self.store.commit(run_id, cancelled, revoke=True)
+        except StorageFailed:
+            if driver is not None:
+                self._drivers.drive(run_id)
+            raise
         await self._loops.retire(run_id)
         return commit.search.run
 

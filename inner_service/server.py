@@ -51,4 +51,4 @@ async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> N
     scripted = model.scripted
     log.info("model", name=model.name, endpoint=model_settings.base_url or "api.openai.com", scripted=scripted)
     log.info("tasks", **task_address.shown(options.tasks), loopback=options.loopback_tasks)
-    await serve(register, options.server, name="inner loop", draining=draining, on_stop=stop)
+    await serve(register, options.server, name="inner loop", draining=draining, on_stop=stop, waits=store.waits)

@@ -13,8 +13,9 @@ from bilevel.v1 import inner_pb2 as pb
 from inner_service import description, names, requests
 from inner_service.installation import Refused
 from inner_service.lessons.requests import lesson_from_proto
+from inner_service.loops import DRIVEN
 from inner_service.mechanism import GateReport
-from inner_service.run import Trial
+from inner_service.run import Run, Trial
 from inner_service.runs import Runs
 from inner_service.search_state import TEMPLATES
 from inner_service.store import Entry
@@ -74,13 +75,17 @@ class InnerLoopServicer(inner_pb2_grpc.InnerLoopServiceServicer):
 
     async def GetRun(self, request: pb.GetRunRequest, context: _Context) -> pb.GetRunResponse:  # noqa: N802
         search = await self._store.search(names.run_id(request.name, "name"))
-        return pb.GetRunResponse(run=run_to_proto(search.run))
+        return pb.GetRunResponse(run=self._shown(search.run))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: _Context) -> pb.ListRunsResponse:  # noqa: N802
         size = names.page_size(request.page_size, 50)
         found = await self._store.runs(size + 1, names.page_position(request.page_token))
         more = names.page_token(found[size - 1][0]) if len(found) > size else ""
-        return pb.ListRunsResponse(runs=[run_to_proto(run) for _, run in found[:size]], next_page_token=more)
+        return pb.ListRunsResponse(runs=[self._shown(run) for _, run in found[:size]], next_page_token=more)
+
+    def _shown(self, run: Run) -> trace_pb2.Run:
+        # Clients tell a checkpoint by the reason of PAUSED.
+        return run_to_proto(run, self._store.waits.of(run.name) if run.state in DRIVEN else None)
 
     async def StartRun(self, request: pb.StartRunRequest, context: _Context) -> pb.StartRunResponse:  # noqa: N802
         run = await self._runs.start(names.run_id(request.name, "name"))

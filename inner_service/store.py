@@ -40,6 +40,7 @@ from service_kit.errors import Exhausted, NotFound, StorageFailed
 from service_kit.eventlog import EventLog, Idle, NewEvent, OutOfDate, Problem, StoredEvent
 from service_kit.leases import LEASE_SECONDS, Leases
 from service_kit.security.quota import NO_LIMIT, Quota
+from service_kit.waits import Waits
 
 PATIENCE_SECONDS = 5.0
 """How long a run's driver waits for its database before it gives up what it is doing."""
@@ -75,6 +76,7 @@ class Store:
     def __init__(self, database: Database, lease_seconds: float = LEASE_SECONDS) -> None:
         self.lessons = LessonStore(database)
         self.leases = Leases(database, lease_seconds)
+        self.waits = Waits()
         self._database = database
         self._log = EventLog(database)
         self._searches: OrderedDict[str, Search] = OrderedDict()

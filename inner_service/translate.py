@@ -25,12 +25,16 @@ from inner_service.trace import TrialProposed
 from inner_service.trace_codec import kind_of
 from service_kit.llm.usage import Usage
 from service_kit.translate import configuration_to_proto, duration_to_proto, timestamp_to_proto, usage_to_proto
+from service_kit.waits import Wait
 
 M = TypeVar("M", bound=Message)
 
 
-def run_to_proto(run: Run) -> trace_pb2.Run:
+def run_to_proto(run: Run, wait: Wait | None = None) -> trace_pb2.Run:
+    """``wait`` is how the run waits for the database here; it stands where otherwise is why the run is in its state."""
     message = _fill(trace_pb2.Run(), run, run.id)
+    if wait is not None:
+        message.state_reason = str(wait)
     for field, number in (("incumbent_trial", run.incumbent), ("best_trial", run.best)):
         if number is not None:
             setattr(message, field, _trial_name(run.id, number))

@@ -88,7 +88,7 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
     log.info("model", name=model.name, endpoint=model_settings.base_url or "api.openai.com", scripted=scripted)
     log.info("inner loop", address=options.inner)
     await supervisor.recover()
-    await serve(register, options.server, name="outer loop", draining=draining, on_stop=stop)
+    await serve(register, options.server, name="outer loop", draining=draining, on_stop=stop, waits=store.waits)
 
 
 def options_of(parsed: argparse.Namespace) -> Options:

@@ -13,6 +13,7 @@ from bilevel.v1 import outer_pb2 as pb
 
 from mechanisms.sandbox.limits import SandboxPolicy
 from outer_service import events, names, procedure_prompt, requests
+from outer_service.campaign import Campaign
 from outer_service.digest import TEMPLATES
 from outer_service.importing import imported
 from outer_service.inner_client import InnerClient
@@ -84,7 +85,7 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
 
     async def GetCampaign(self, request: pb.GetCampaignRequest, context: _Context) -> pb.GetCampaignResponse:  # noqa: N802
         campaign = await self._store.campaign(names.campaign_id(request.name, "name"))
-        return pb.GetCampaignResponse(campaign=campaign_to_proto(campaign))
+        return pb.GetCampaignResponse(campaign=self._shown(campaign))
 
     async def ListCampaigns(  # noqa: N802
         self, request: pb.ListCampaignsRequest, context: _Context
@@ -92,8 +93,11 @@ class OuterLoopServicer(outer_pb2_grpc.OuterLoopServiceServicer):
         size = names.page_size(request.page_size)
         found = await self._store.campaigns(size + 1, names.page_position(request.page_token))
         more = names.page_token(found[size - 1][0]) if len(found) > size else ""
-        campaigns = [campaign_to_proto(campaign) for _, campaign in found[:size]]
+        campaigns = [self._shown(campaign) for _, campaign in found[:size]]
         return pb.ListCampaignsResponse(campaigns=campaigns, next_page_token=more)
+
+    def _shown(self, campaign: Campaign) -> pb.Campaign:
+        return campaign_to_proto(campaign, None if campaign.state.terminal else self._store.waits.of(campaign.name))
 
     async def CancelCampaign(  # noqa: N802
         self, request: pb.CancelCampaignRequest, context: _Context

@@ -38,6 +38,7 @@ from service_kit.errors import AlreadyExists, NotFound, StorageFailed
 from service_kit.eventlog import EventLog, Idle, Problem, StoredEvent
 from service_kit.leases import LEASE_SECONDS, Leases
 from service_kit.security.quota import NO_LIMIT, Quota
+from service_kit.waits import Waits
 
 MOST_PROCEDURE_EVENTS = 1_000_000
 """All of them: a campaign adds a few."""
@@ -62,6 +63,7 @@ class Store:
 
     def __init__(self, database: Database, lease_seconds: float = LEASE_SECONDS) -> None:
         self.leases = Leases(database, lease_seconds)
+        self.waits = Waits()
         self._database = database
         self._log = EventLog(database)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

@@ -7,6 +7,7 @@ with nothing but ResumeRun while it is paused and after it was cancelled. The ru
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import structlog
 
@@ -22,7 +23,9 @@ from service_kit import context
 from service_kit.errors import RemoteError, StorageFailed, WrongState
 from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
+from service_kit.patience import AvailabilityChanged
 from service_kit.telemetry import metrics
+from service_kit.waits import Wait
 
 _NEWS = frozenset(("checkpoint_reached", "run_state_changed", "trial_decided"))
 
@@ -120,7 +123,12 @@ class Supervisor:
                 _change(campaign, CampaignState.CANCELLED, reason),
             ]
 
-        campaign = await self._store.commit(campaign_id, cancelled, revoke=True)
+        try:
+            campaign = await self._store.commit(campaign_id, cancelled, revoke=True)
+        except StorageFailed:
+            if task is not None:
+                self.adopt(before)
+            raise
         if campaign.policy.mode is Mode.SYNCHRONOUS:
             self.adopt(campaign)
         return campaign
@@ -142,15 +150,29 @@ class Supervisor:
         name = stream_of(campaign_id)
         context.begin(campaign=name)
         try:
-            async with self._store.leases.working(name) as taken:
+            while not await self._attended(campaign_id):  # noqa: ASYNC110 (a database sets no event)
+                await asyncio.sleep(_PULSE_SECONDS)
+        except LeaseLost:
+            log.info("another service goes on with the campaign, or it was cancelled")
+        finally:
+            self._store.waits.end(name)
+
+    async def _attended(self, campaign_id: str) -> bool:
+        """Supervise the campaign under its lease. False where the database did not let that begin."""
+        try:
+            async with self._store.leases.working(stream_of(campaign_id)) as taken:
                 if taken:
                     with metrics.CAMPAIGNS.counting():
                         await self._over_failures(campaign_id)
                     self._over.add(campaign_id)
-        except LeaseLost:
-            log.info("another service goes on with the campaign, or it was cancelled")
         except StorageFailed as error:
-            log.error("the campaign cannot be supervised", reason=error.message)
+            self._wait(campaign_id, error)
+            return False
+        return True
+
+    def _wait(self, campaign_id: str, error: StorageFailed) -> None:
+        if self._store.waits.begin(stream_of(campaign_id), error.message):
+            log.error("the campaign waits for its database", reason=error.message, hint=error.hint)
 
     async def _over_failures(self, campaign_id: str) -> None:
         """Supervise to the end, over failures of the database."""
@@ -158,12 +180,22 @@ class Supervisor:
             try:
                 if not await self._store.leases.keep(stream_of(campaign_id)):
                     raise LeaseLost(stream_of(campaign_id))
+                if (wait := self._store.waits.of(stream_of(campaign_id))) is not None:
+                    await self._back_again(campaign_id, wait)
                 await self._go_on(campaign_id)
             except StorageFailed as error:
-                log.error("the campaign waits for its database", reason=error.message)
+                self._wait(campaign_id, error)
                 await asyncio.sleep(_PULSE_SECONDS)
             else:
                 return
+
+    async def _back_again(self, campaign_id: str, wait: Wait) -> None:
+        """Say in the campaign's events why nothing happened, and for how long."""
+        lost = AvailabilityChanged("the database", available=False, reason=wait.reason)
+        back = AvailabilityChanged("the database", available=True, away=timedelta(seconds=wait.seconds))
+        await self._store.commit(campaign_id, lambda now: [] if now.state.terminal else [lost, back])
+        self._store.waits.end(stream_of(campaign_id))
+        log.info("the database works again")
 
     async def _go_on(self, campaign_id: str) -> None:
         try:

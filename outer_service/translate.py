@@ -17,15 +17,17 @@ from outer_service.inner_messages import effect_to_proto, report_to_proto
 from outer_service.store import Entry
 from service_kit.patience import AvailabilityChanged
 from service_kit.translate import duration_to_proto, timestamp_to_proto, usage_to_proto
+from service_kit.waits import Wait
 
 
-def campaign_to_proto(campaign: Campaign) -> pb.Campaign:
+def campaign_to_proto(campaign: Campaign, wait: Wait | None = None) -> pb.Campaign:
+    """``wait`` is how the campaign waits for the database here; it stands where otherwise is why it is in its state."""
     return pb.Campaign(
         name=campaign.name,
         run=campaign.run,
         policy=policy_to_proto(campaign.policy),
         state=pb.CampaignState.Value(f"CAMPAIGN_STATE_{campaign.state.name}"),
-        state_reason=campaign.state_reason,
+        state_reason=campaign.state_reason if wait is None else str(wait),
         cycles=campaign.cycles,
         installed_mechanisms=len(campaign.mechanisms),
         usage=usage_to_proto(campaign.usage),

@@ -37,6 +37,7 @@ from service_kit.settings_file import apply_config_file
 from service_kit.status import ErrorInterceptor
 from service_kit.telemetry import tracing
 from service_kit.telemetry.serving import MetricsSettings, exposed
+from service_kit.waits import HEALTH_NAME, Waits
 
 MESSAGE_BYTES = 16 * 2**20
 """Largest message that a server takes or sends."""
@@ -121,6 +122,7 @@ async def serve(
     name: str,
     draining: asyncio.Event | None = None,
     on_stop: Callable[[], Awaitable[None]] | None = None,
+    waits: Waits | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. See :func:`serving` for the arguments and errors."""
     loop, draining, hurry = asyncio.get_running_loop(), draining or asyncio.Event(), asyncio.Event()
@@ -131,7 +133,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     try:
-        async with serving(register, settings, name=name, draining=draining, hurry=hurry, on_stop=on_stop):
+        async with serving(register, settings, name=name, draining=draining, hurry=hurry, on_stop=on_stop, waits=waits):
             await draining.wait()
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -147,18 +149,20 @@ async def serving(
     draining: asyncio.Event | None = None,
     hurry: asyncio.Event | None = None,
     on_stop: Callable[[], Awaitable[None]] | None = None,
+    waits: Waits | None = None,
 ) -> AsyncIterator[str]:
     """A running server for the length of the block; yields the address it is bound to.
 
     ``draining`` is set when the server begins to stop: give the same event to servicers, whose watch streams must then
     end with :class:`Draining`, which tells clients to open them again. ``hurry`` cuts the grace short.
-    ``on_stop`` runs after the last call has ended, whatever happened before.
+    ``on_stop`` runs after the last call has ended, whatever happened before. While one of ``waits`` lasts, health says
+    NOT_SERVING for HEALTH_NAME of :mod:`service_kit.waits`, and for that name only.
     Raises :class:`ServiceError` when the address cannot be bound and :class:`InvalidArgument` for a bad ``listen``.
     """
     async with (
         exposed(MetricsSettings.load()),
         tracing.exported(name),
-        _serving(register, settings, name, draining or asyncio.Event(), hurry, on_stop) as address,
+        _serving(register, settings, name, draining or asyncio.Event(), hurry, on_stop, waits) as address,
     ):
         yield address
 
@@ -171,6 +175,7 @@ async def _serving(
     draining: asyncio.Event,
     hurry: asyncio.Event | None,
     on_stop: Callable[[], Awaitable[None]] | None,
+    waits: Waits | None,
 ) -> AsyncIterator[str]:
     tokens = [AuthInterceptor(Tokens(settings.tokens))] if settings.tokens is not None else []
     server = grpc.aio.server(
@@ -178,6 +183,7 @@ async def _serving(
         # Without this option, two servers share a port silently and each gets half of the calls.
         options=[("grpc.so_reuseport", 0), *MESSAGE_LIMITS, *_CONNECTIONS],
     )
+    telling: asyncio.Task[None] | None = None
     try:
         address = _bind(server, settings)
         healthy = health.aio.HealthServicer()
@@ -187,6 +193,8 @@ async def _serving(
         await server.start()
         for service in (health.OVERALL_HEALTH, *names):
             await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
+        if waits is not None:
+            telling = asyncio.create_task(_tell(healthy, waits))
         _publish(settings.address_file, address)
         log.info("listening", name=name, address=address)
         try:
@@ -200,8 +208,17 @@ async def _serving(
             await _drain(server, settings.grace, hurry or asyncio.Event())
             log.info("stopped", name=name)
     finally:
+        if telling is not None:
+            telling.cancel()
         if on_stop is not None:
             await on_stop()
+
+
+async def _tell(healthy: health.aio.HealthServicer, waits: Waits) -> None:
+    """Keep the health of the storage true."""
+    async for waiting in waits.follow():
+        status = health_pb2.HealthCheckResponse
+        await healthy.set(HEALTH_NAME, status.NOT_SERVING if waiting else status.SERVING)
 
 
 async def _drain(server: grpc.aio.Server, grace: float, hurry: asyncio.Event) -> None:

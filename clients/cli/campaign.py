@@ -28,6 +28,7 @@ async def list_(
     from clients.cli.resources import print_json
     from clients.outer import OuterClient
     from clients.report.export import head_json
+    from service_kit.waits import WAITS
 
     async with OuterClient(outer) as client:
         found = await client.list_campaigns(limit)
@@ -47,6 +48,9 @@ async def list_(
         cells = [item.name, item.run, state, str(item.cycles), str(item.installed_mechanisms), model]
         table.add_row(*cells, *([item.owner] if owned else []))
     terminal().print(table)
+    for item in found:
+        if item.state_reason.startswith(WAITS):
+            typer.echo(f"{item.name} {item.state_reason}")
 
 
 @app.command(epilog=EXIT_CODES)

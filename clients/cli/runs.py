@@ -108,6 +108,7 @@ async def runs(
     from clients.cli.resources import print_json
     from clients.inner import InnerClient
     from clients.report.export import head_json
+    from service_kit.waits import WAITS
 
     async with InnerClient(inner) as client:
         found = await client.list_runs(limit)
@@ -130,6 +131,9 @@ async def runs(
         cells = [item.name, item.spec.display_name, item.spec.task, state, trials, baseline, best, model]
         table.add_row(*cells, *([item.owner] if owned else []))
     terminal().print(table)
+    for item in found:
+        if item.state_reason.startswith(WAITS):
+            typer.echo(f"{item.name} {item.state_reason}")
 
 
 @app.command(epilog=EXIT_CODES)

@@ -10,11 +10,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from clients.addresses import INNER, OUTER, ServiceAddress
-from clients.connection import connect
+from clients.connection import Connection, connect
 from clients.doctor.finding import Finding, bad, good, note
 from clients.doctor.machine import installed
 from service_kit.errors import RemoteError, ServiceError, Violation
 from service_kit.settings import KNOWN_VARIABLES, ModelSettings, PathSettings
+from service_kit.waits import HEALTH_NAME, WAITS
 
 PROBE = '''class Mechanism:
     """Prefers smaller steps."""
@@ -136,15 +137,20 @@ def _sqlite(service: str, path: Path) -> Finding:
 
 async def running(inner: str = INNER.address, outer: str = OUTER.address) -> list[Finding]:
     """Whether the services answer; it is no fault when they do not run."""
-    return [await _service(service) for service in (INNER.at(inner), OUTER.at(outer))]
+    return [
+        await _service(INNER.at(inner), "bilevel runs"),
+        await _service(OUTER.at(outer), "bilevel campaign list"),
+    ]
 
 
-async def _service(target: ServiceAddress) -> Finding:
+async def _service(target: ServiceAddress, shows: str) -> Finding:
+    """``shows`` is the command that lists what the service works on."""
     where = f"the {target.service} at {target.address}"
     try:
         connection = connect(target)
         try:
             healthy = await connection.healthy(SECONDS)
+            stored = await _stores(connection)
         finally:
             await connection.close()
     except ServiceError as error:
@@ -153,7 +159,20 @@ async def _service(target: ServiceAddress) -> Finding:
         return bad("service", f"{where}: {error.message}", error.hint or "See its log.")
     if not healthy:
         return bad("service", f"{where} says that it does not serve", "See its log.")
+    if not stored:
+        advice = f"`{shows}` says since when and why. Make space, or make it writable: all goes on by itself."
+        return bad("service", f"{where} {WAITS}", advice)
     return good("service", f"{where} serves")
+
+
+async def _stores(connection: Connection) -> bool:
+    """Whether nothing waits for the service's database; one that does not say is believed."""
+    try:
+        return await connection.healthy(SECONDS, HEALTH_NAME)
+    except RemoteError as error:
+        if error.code == "NOT_FOUND":
+            return True
+        raise
 
 
 def invalid_settings(wrong: Sequence[Violation]) -> list[Finding]:

@@ -91,7 +91,7 @@ def serve_inner(served: ServedTask, endpoint: ModelEndpoint, tmp_path: Path) -> 
 
             await runs.recover()
             address = await stack.enter_async_context(
-                serving(register, server_settings, name="inner", draining=draining, on_stop=stop)
+                serving(register, server_settings, name="inner", draining=draining, on_stop=stop, waits=store.waits)
             )
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
             yield Inner(inner_pb2_grpc.InnerLoopServiceStub(channel), runs, address, draining)

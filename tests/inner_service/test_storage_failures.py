@@ -11,11 +11,18 @@ from bilevel.v1 import inner_pb2 as pb
 from bilevel.v1 import trace_pb2
 from sqlalchemy import event
 
+from clients.doctor import Severity
+from clients.doctor import services as doctor
 from inner_service import store as store_module
+from inner_service import trace
+from inner_service.run import RunState
 from inner_service.store import Store
 from service_kit.errors import InvalidArgument, ServiceError
+from service_kit.probe import probe
 from service_kit.status import remote_error
+from service_kit.waits import WAITS
 from tests.inner_service.conftest import Inner, Process, QuadraticTask
+from tests.storage import WAYS, Switch, bilevel
 
 
 @pytest.fixture(autouse=True)
@@ -53,29 +60,17 @@ async def goes_on(inner: Inner, name: str, cause: str) -> None:
     assert await inner.runs.store.verify() == []
 
 
-@pytest.mark.parametrize(
-    ("broken", "mended", "cause", "hint"),
-    [
-        ("PRAGMA max_page_count=1", "PRAGMA max_page_count=1073741823", "disk is full", "Make space"),
-        ("PRAGMA query_only=ON", "PRAGMA query_only=OFF", "readonly database", "Make it writable"),
-    ],
-    ids=["full", "read-only"],
-)
+@WAYS
 async def test_a_full_or_read_only_sqlite_file(inner: Inner, task, broken: str, mended: str, cause: str, hint: str):
+    switch, loop = Switch(inner.runs.store), asyncio.get_running_loop()
     name = await held(inner, task)
-    engine, switch = inner.runs.store._database._engine.sync_engine, [broken]
-    loop = asyncio.get_running_loop()
-
-    def apply(connection: Any) -> None:
-        connection.exec_driver_sql(switch[0])
-
+    switch.to(broken)
     failed: asyncio.Queue[None] = asyncio.Queue()
-    event.listen(engine, "begin", apply)
 
     def note(_: Any) -> None:
         loop.call_soon_threadsafe(failed.put_nowait, None)
 
-    event.listen(engine, "handle_error", note)
+    event.listen(switch.engine, "handle_error", note)
     said = await refused(inner, name)
     assert cause in said
     assert hint in said
@@ -84,8 +79,56 @@ async def test_a_full_or_read_only_sqlite_file(inner: Inner, task, broken: str, 
     task.gate.set()
     await asyncio.wait_for(failed.get(), 20)  # the driver has noticed
     assert (await inner.run(name)).state == trace_pb2.RUN_STATE_RUNNING, "reading goes on"
-    switch[0] = mended
+    switch.to(mended)
     await goes_on(inner, name, cause)
+
+
+async def waiting(inner: Inner, name: str) -> trace_pb2.Run:
+    """The run, once it waits."""
+    async with asyncio.timeout(20):
+        while WAITS not in (run := await inner.run(name)).state_reason:  # noqa: ASYNC110 (nothing is told)
+            await asyncio.sleep(0.05)
+    return run
+
+
+async def test_that_a_run_waits_is_seen_while_it_does(inner: Inner, task: QuadraticTask) -> None:
+    switch = Switch(inner.runs.store)
+    name = await held(inner, task)
+    (before,) = (await inner.stub.ListRuns(pb.ListRunsRequest())).runs
+    assert before.state_reason == "started"
+    switch.to("PRAGMA query_only=ON")
+    task.gate.set()
+    run = await waiting(inner, name)
+    assert run.state == trace_pb2.RUN_STATE_RUNNING
+    assert "readonly database" in run.state_reason
+    (listed,) = (await inner.stub.ListRuns(pb.ListRunsRequest())).runs
+    assert listed.state_reason == run.state_reason
+    assert f"{name} {run.state_reason}" in await bilevel("runs", "--inner", inner.address)
+    there, _ = await doctor.running(inner=inner.address, outer="127.0.0.1:1")
+    assert there.severity is Severity.BAD
+    assert "waits for its database" in there.text
+    assert "`bilevel runs`" in there.advice
+    assert await probe(inner.address), "a new container would wait as well"
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await inner.stub.CancelRun(pb.CancelRunRequest(name=name))
+    assert remote_error(refusal.value).reason == "STORAGE_FAILED"
+    await waiting(inner, name)
+    switch.to("PRAGMA query_only=OFF")
+    await goes_on(inner, name, "readonly database")
+    assert WAITS not in (await inner.run(name)).state_reason
+    there, _ = await doctor.running(inner=inner.address, outer="127.0.0.1:1")
+    assert there.severity is Severity.GOOD
+
+
+async def test_a_run_whose_lease_cannot_be_taken_is_driven_later(inner: Inner) -> None:
+    switch, store, name = Switch(inner.runs.store), inner.runs.store, await inner.create()
+    started = trace.RunStateChanged(RunState.CREATED, RunState.RUNNING, "started")
+    await store.commit(name.removeprefix("runs/"), lambda _: [started])
+    switch.to("PRAGMA query_only=ON")
+    await inner.runs.recover()
+    await waiting(inner, name)
+    switch.to("PRAGMA query_only=OFF")
+    await goes_on(inner, name, "readonly database")
 
 
 async def test_a_file_that_the_system_does_not_let_grow(tmp_path: Path, served, task, endpoint) -> None:

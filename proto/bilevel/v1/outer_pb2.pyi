@@ -467,7 +467,9 @@ class Campaign(_message.Message):
     state: Global___CampaignState.ValueType
     """Where it is."""
     state_reason: _builtins.str
-    """Why it is there, in a sentence."""
+    """Why it is there, in a sentence. While its service waits for a database: "waits for its database since ...", which is
+    not on the event stream before it is over.
+    """
     cycles: _builtins.int
     """Looks at the trace so far."""
     installed_mechanisms: _builtins.int
@@ -730,7 +732,7 @@ class CampaignEvent(_message.Message):
 
     @_builtins.property
     def availability_changed(self) -> _common_pb2.AvailabilityChanged:
-        """The inner loop or the language model was lost, or answers again."""
+        """The inner loop, the language model or the database was lost, or answers again. A database is told of afterwards."""
 
     def __init__(
         self,

@@ -738,7 +738,9 @@ class Run(_message.Message):
     state: Global___RunState.ValueType
     """Where it is."""
     state_reason: _builtins.str
-    """Why it is there, in a sentence."""
+    """Why it is there, in a sentence. While its service waits for a database: "waits for its database since ...", which is
+    not on the trace before it is over.
+    """
     incumbent_trial: _builtins.str
     """Resource name of the trial that search continues from; empty before the baseline is decided."""
     incumbent_metric: _builtins.float
