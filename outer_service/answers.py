@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model, model_validator
 
 from mechanisms.interface import Hook
 
@@ -144,6 +144,14 @@ class Specification(_Answer):
 _BLOCK = re.compile(r"```(?:[pP]y(?:thon)?3?)?[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 
 
+def _code(source: str) -> str:
+    """A source without what models like to put around it: a code fence, and escapes in place of line breaks."""
+    if "\n" not in source.strip() and "\\n" in source:
+        source = source.replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"')
+    blocks = _BLOCK.findall(source)
+    return (blocks[0] if len(blocks) == 1 else source).rstrip() + "\n"
+
+
 class Generation(_Answer):
     """Generate and repair: one complete Python module."""
 
@@ -154,15 +162,28 @@ class Generation(_Answer):
 
     @property
     def code(self) -> str:
-        """The source without what models like to put around it: a code fence, and escapes in place of line breaks."""
-        source = self.source
-        if "\n" not in source.strip() and "\\n" in source:
-            source = source.replace("\\n", "\n").replace("\\t", "\t").replace('\\"', '"')
-        blocks = _BLOCK.findall(source)
-        return (blocks[0] if len(blocks) == 1 else source).rstrip() + "\n"
+        return _code(self.source)
 
     @classmethod
     def from_text(cls, text: str) -> dict[str, Any] | None:
         """The module of an answer that is no JSON: its only complete code block with a class Mechanism."""
         modules = [block for block in _BLOCK.findall(text) if "class Mechanism" in block]
         return {"source": modules[0]} if len(modules) == 1 else None
+
+
+class ProcedureProposal(_Answer):
+    """Procedure: a changed research procedure, or none."""
+
+    change: bool = Field(description="False when the recorded sessions give no reason to change the procedure.")
+    reason: Text = ""
+    source: Text = Field("", description="The complete source of the function research; empty without a change.")
+
+    @model_validator(mode="after")
+    def _changed(self) -> ProcedureProposal:
+        if self.change and not self.source.strip():
+            raise ValueError("change is true, so source must hold the complete source of the function research")
+        return self
+
+    @property
+    def code(self) -> str:
+        return _code(self.source)

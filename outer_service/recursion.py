@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
 
 from mechanisms import procedure
 from mechanisms.findings import Finding, Stage
@@ -20,6 +19,7 @@ from mechanisms.sandbox.failures import SandboxUnavailable, SourceRejected
 from mechanisms.sandbox.function import FunctionFailure
 from mechanisms.sandbox.limits import SandboxPolicy
 from outer_service import events, procedure_prompt, records
+from outer_service.answers import ProcedureProposal
 from outer_service.campaign import Campaign, CampaignState, Control, ProcedureAdvice, Verdict
 from outer_service.comparison import Comparison
 from outer_service.library import author_of
@@ -32,16 +32,6 @@ from service_kit.llm.failures import ModelError
 from service_kit.llm.prompts import ask_fitting
 
 log = structlog.get_logger("outer_service.recursion")
-
-
-class ProcedureProposal(BaseModel):
-    """The model's answer: a changed procedure, or none."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    change: bool = Field(description="False when the recorded sessions give no reason to change the procedure.")
-    reason: str = ""
-    source: str = Field("", description="The complete source of the function research; empty without a change.")
 
 
 class Recursion:
@@ -141,7 +131,7 @@ class Recursion:
             if not value.change:
                 await self._happens(campaign, events.ProcedureJudged(turn, attempt, value.reason))
                 return
-            source = value.source
+            source = value.code
             report = await self._judged(source, moments)
             judged = events.ProcedureJudged(turn, attempt, value.reason, source, _observed(report))
             campaign = await self._happens(campaign, judged)

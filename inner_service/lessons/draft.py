@@ -7,9 +7,9 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inner_service.lessons.lesson import FailureClass, Lesson, LessonKind
 from inner_service.run import Search, Trial, TrialState
@@ -22,20 +22,48 @@ LONGEST = 400
 """Longest lesson that a model may write, in characters."""
 
 
+def _given(values: object) -> object:
+    """Without nulls, so that what is optional is as if it were absent."""
+    return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
+
+
+def _word(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+def _listed(value: Any) -> object:
+    """``BATCH, LR`` and a single number as lists."""
+    if isinstance(value, str):
+        return re.split(r"[,\s]+", value.strip())
+    return [value] if isinstance(value, int) else value
+
+
+def _number(value: object) -> object:
+    """``trial 3`` and ``#3`` as 3."""
+    named = re.fullmatch(r"\s*(?:trial\s+|#)(\d+)\s*", value, re.IGNORECASE) if isinstance(value, str) else None
+    return int(named[1]) if named else value
+
+
 class DraftLesson(BaseModel):
     """One lesson of a model's answer."""
 
     model_config = ConfigDict(extra="ignore")
 
     statement: str = Field(description=f"one or two sentences, at most {LONGEST} characters, with numbers")
-    kind: Literal["experiment", "idea"] = Field(description="experiment: tried, and its result; idea: not tried yet")
-    failure: Literal["none", "implementation", "fundamental"] = Field(
+    kind: Annotated[Literal["experiment", "idea"], BeforeValidator(_word)] = Field(
+        description="experiment: tried, and its result; idea: not tried yet"
+    )
+    failure: Annotated[Literal["none", "implementation", "fundamental"], BeforeValidator(_word)] = Field(
         default="none",
         description="for a lesson about a failure: implementation, it broke before it could be judged; "
         "fundamental, it ran and did not help",
     )
-    evidence: list[int] = Field(description="numbers of the trials that support it, at least one")
-    parameters: list[str] = Field(default_factory=list, description="names of the parameters that it is about")
+    evidence: Annotated[list[Annotated[int, BeforeValidator(_number)]], BeforeValidator(_listed)] = Field(
+        description="numbers of the trials that support it, at least one"
+    )
+    parameters: Annotated[list[str], BeforeValidator(_listed)] = Field(
+        default_factory=list, description="names of the parameters that it is about"
+    )
     any_hardware: bool = Field(default=False, description="whether it holds whatever the hardware is")
 
 
@@ -44,7 +72,9 @@ class Drafts(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    lessons: list[DraftLesson] = Field(description=f"at most {MOST_WRITTEN}, the most useful first; may be empty")
+    lessons: list[Annotated[DraftLesson, BeforeValidator(_given)]] = Field(
+        description=f"at most {MOST_WRITTEN}, the most useful first; may be empty"
+    )
 
 
 @dataclass(frozen=True, slots=True)

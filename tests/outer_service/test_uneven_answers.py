@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from mechanisms import gate
+from mechanisms import gate, procedure
 from mechanisms.interface import Origin, TrialRecord
+from mechanisms.sandbox.limits import SandboxPolicy
 from outer_service.analyst import advised
-from outer_service.answers import Analysis, Exploration, Generation, Specification, critique_of
+from outer_service.answers import Analysis, Exploration, Generation, ProcedureProposal, Specification, critique_of
 from outer_service.observed import ObservedRun, ObservedTask, RunState, SearchConfig
 from service_kit.parameters import Kind, Objective, Outcome, Parameter, ParameterSpace
 from tests.outer_service.uneven import at, given, written
@@ -47,6 +48,7 @@ ROUNDS: list[tuple[str, type[BaseModel]]] = [
     ("specify", Specification),
     ("generate", Generation),
     ("repair", Generation),
+    ("procedure", ProcedureProposal),
 ]
 
 
@@ -102,4 +104,14 @@ async def test_the_gate_judges_a_generated_source_as_written(endpoint: Endpoint,
     )
     verdict = "accepted" if report.accepted else report.stage.value
     assert verdict == entry["gate"], report.render()
+    assert re.search(entry.get("finding", ""), report.render())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("entry", [p for p in written("procedure") if "gate" in p.values[0]])
+async def test_the_gate_judges_a_proposed_procedure_as_written(endpoint: Endpoint, entry: dict[str, Any]) -> None:
+    found = await given(endpoint, entry, ProcedureProposal)
+    assert found is not None
+    report = await procedure.check(found.value.code, [], SandboxPolicy())
+    assert ("accepted" if report.accepted else report.stage.value) == entry["gate"], report.render()
     assert re.search(entry.get("finding", ""), report.render())
