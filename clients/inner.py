@@ -268,6 +268,7 @@ class InnerClient:
             guidance=guidance,
             author=author,
             expected_revision=run.search_config.revision,
+            check_revision=True,
         )
         return await self.update_search_config(request)
 

@@ -24,14 +24,14 @@ class ConfigChange:
     author: str = ""
     clear_history: bool = False
     """Hide all trials so far from the proposer and measure the incumbent again, as a new runner would."""
-    expected_revision: int = 0
-    """The revision that the change is based on; 0 skips the check."""
+    expected_revision: int | None = None
+    """The revision that the change is based on, 0 before the first change; None skips the check."""
 
 
 def updated(search: Search, change: ConfigChange) -> SearchConfigUpdated:
     """The event that makes ``change``. Raises :class:`InvalidArgument` and :class:`Conflict`."""
     run, config = search.run, search.run.search_config
-    if change.expected_revision and change.expected_revision != config.revision:
+    if change.expected_revision not in (None, config.revision):
         raise Conflict("search configuration", run.name)
     _check(run, change)
     if change.clear_history and search.incumbent is None:

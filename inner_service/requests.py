@@ -97,7 +97,7 @@ def change_from_proto(request: inner_pb2.UpdateSearchConfigRequest) -> ConfigCha
         guidance=request.guidance if request.HasField("guidance") else None,
         author=request.author,
         clear_history=request.clear_history,
-        expected_revision=request.expected_revision,
+        expected_revision=request.expected_revision if request.expected_revision or request.check_revision else None,
     )
 
 

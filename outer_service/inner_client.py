@@ -134,6 +134,7 @@ class InnerClient:
             guidance=guidance,
             author=author,
             expected_revision=expected_revision,
+            check_revision=True,
             clear_history=clear_history,
         )
         response = await self._call(self._stub.UpdateSearchConfig(request, timeout=ANSWER_SECONDS))

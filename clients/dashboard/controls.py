@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from bilevel.v1 import inner_pb2
 from nicegui import ui
+from nicegui.element import Element
 
 from clients.dashboard.elements import box, button, disable, problem, text
-from clients.dashboard.feeds import StreamFeed
+from clients.dashboard.feeds import Status, StreamFeed
 from clients.dashboard.frame import follow
 from clients.dashboard.permission import driving_refusal
 from clients.dashboard.projection.controls import ACTIONS, refusals
@@ -26,7 +28,7 @@ GUIDANCE_LIMIT = 4000
 
 def controls(services: Services, feed: StreamFeed[RunView], run: str) -> None:
     """The buttons of the run ``run`` (its resource name), each disabled with a reason where its state forbids it."""
-    inner = services.inner
+    inner, unreached = services.inner, False
 
     async def start() -> None:
         await attempt("start", lambda: inner.start_run(run), "The run starts.", remark="started the run")
@@ -38,9 +40,19 @@ def controls(services: Services, feed: StreamFeed[RunView], run: str) -> None:
     async def resume() -> None:
         await attempt("resume", lambda: inner.resume_run(run), "The run goes on.", remark="resumed the run")
 
-    async def attempt(action: str, act: Callable[[], Awaitable[object]], done: str, *, remark: str = "") -> bool:
-        """Do it, or say why not; whether it was done."""
-        failed.clear()
+    async def attempt(
+        action: str,
+        act: Callable[[], Awaitable[object]],
+        done: str,
+        *,
+        remark: str = "",
+        problems: Element | None = None,
+    ) -> bool:
+        """Do it, or say why not, in ``problems`` where it came from a dialog; whether it was done."""
+        nonlocal unreached
+        place = failed if problems is None else problems
+        place.clear()
+        unreached = False
         if reason := await driving_refusal(services) or refusals(feed.view)[action]:
             say(f"Not possible now: {reason}.")
             return False
@@ -49,8 +61,9 @@ def controls(services: Services, feed: StreamFeed[RunView], run: str) -> None:
             if remark:
                 await inner.remark(run, AUTHOR, remark)
         except RemoteError as error:
-            with failed:
-                problem(error, f"The service refused to {action} the run")
+            unreached = error.code == "UNAVAILABLE"
+            with place:
+                problem(error, f"The service {'was not there' if unreached else 'refused'} to {action} the run")
             return False
         say(done)
         return True
@@ -75,6 +88,10 @@ def controls(services: Services, feed: StreamFeed[RunView], run: str) -> None:
         draw()
 
     def draw() -> None:
+        nonlocal unreached
+        if unreached and feed.status is Status.LIVE:
+            unreached = False
+            failed.clear()
         reasons = dict.fromkeys(ACTIONS, forbidden) if forbidden else refusals(feed.view)
         for action, element in buttons.items():
             disable(element, reasons[action])
@@ -128,15 +145,25 @@ def _guidance(feed: StreamFeed[RunView], run: str, services: Services, attempt: 
             "may replace it at its next look.",
         )
         area = ui.textarea("Guidance").props(f"outlined autogrow counter maxlength={GUIDANCE_LIMIT} autofocus")
+        refused = box("div", "failed")
 
         async def send() -> None:
+            nonlocal revision
             request = inner_pb2.UpdateSearchConfigRequest(
-                run=run, guidance=(area.value or "").strip(), author=AUTHOR, expected_revision=revision
+                run=run,
+                guidance=(area.value or "").strip(),
+                author=AUTHOR,
+                expected_revision=revision,
+                check_revision=True,
             )
-            dialog.close()
-            await attempt(
-                "guide", lambda: services.inner.update_search_config(request), "The guidance is on the trace."
-            )
+            update = partial(services.inner.update_search_config, request)
+            if await attempt("guide", update, "The guidance is on the trace.", problems=refused):
+                dialog.close()
+            elif (now := feed.view.config).revision != revision:
+                revision = now.revision
+                with refused:
+                    text("p", f"Somebody else has changed it; the guidance is now: {now.guidance or 'none'}")
+                    text("p", "Yours replaces it if you give it again.")
 
         with box("div", "actions"):
             button("Leave it", dialog.close)
@@ -148,6 +175,7 @@ def _guidance(feed: StreamFeed[RunView], run: str, services: Services, attempt: 
             say(f"Not possible now: {reason}.")
             return
         revision, area.value = feed.view.config.revision, feed.view.config.guidance
+        refused.clear()
         dialog.open()
 
     return open_dialog

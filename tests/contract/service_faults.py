@@ -156,7 +156,7 @@ class IgnoresRevisions(Fault):
 
     async def unary(self, method: str, request: Any, forward: Forward) -> Any:
         if method == "UpdateSearchConfig":
-            request.expected_revision = 0
+            request.expected_revision, request.check_revision = 0, False
         return await forward(request)
 
 

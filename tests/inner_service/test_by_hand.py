@@ -158,6 +158,10 @@ async def test_freezing_takes_a_parameter_out_of_the_models_reach(inner, endpoin
     assert (list(config.frozen), config.strategy, config.guidance, config.revision) == ([], "refine", "", 2)
     late = pb.UpdateSearchConfigRequest(run=name, strategy="explore", expected_revision=1)
     assert (await inner.refusal(inner.stub.UpdateSearchConfig(late))).code == "ABORTED"
+    first = pb.UpdateSearchConfigRequest(run=name, strategy="explore", check_revision=True)
+    assert (await inner.refusal(inner.stub.UpdateSearchConfig(first))).code == "ABORTED"
+    unchecked = pb.UpdateSearchConfigRequest(run=name, strategy="explore")
+    assert (await inner.stub.UpdateSearchConfig(unchecked)).search_config.revision == 3
 
 
 async def test_a_remark_is_on_the_trace(inner) -> None:

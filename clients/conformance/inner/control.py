@@ -48,7 +48,13 @@ async def freezing(inner: InnerSubject) -> None:
 async def conflict(inner: InnerSubject) -> None:
     """An update of an old revision is refused"""
     run = (await inner.create()).name
-    now = (await _update(inner, run, strategy="explore")).revision
+    now = (await _update(inner, run, strategy="explore", check_revision=True)).revision
+    same("the revision of the first update", now, 1)
+    first = _update(inner, run, strategy="first again", check_revision=True)
+    await refused(first, "a second first UpdateSearchConfig", "ABORTED", reason="CONFLICT")
+    unchecked = (await _update(inner, run, strategy="explore")).revision
+    same("the revision of an update without an expected one", unchecked, now + 1)
+    now = unchecked
     based = await _update(inner, run, strategy="refine", expected_revision=now)
     same("the revision of an update of the current one", based.revision, now + 1)
     late = _update(inner, run, strategy="too late", expected_revision=now)

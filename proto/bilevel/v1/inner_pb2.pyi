@@ -808,6 +808,7 @@ class UpdateSearchConfigRequest(_message.Message):
     AUTHOR_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     CLEAR_HISTORY_FIELD_NUMBER: _builtins.int
+    CHECK_REVISION_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """Resource name of the run: runs/{run}."""
     strategy: _builtins.str
@@ -817,9 +818,13 @@ class UpdateSearchConfigRequest(_message.Message):
     author: _builtins.str
     """Who changes it, for the trace."""
     expected_revision: _builtins.int
-    """The revision that the change is based on; 0 skips the check, another one than the current fails with ABORTED."""
+    """The revision that the change is based on; another one than the current fails with ABORTED. 0, the one before the first
+    change, skips the check unless check_revision is set.
+    """
     clear_history: _builtins.bool
     """Hides all trials so far from the proposer and measures the incumbent again before the next proposal, as a new runner would."""
+    check_revision: _builtins.bool
+    """Checks expected_revision where it is 0 too: the change is then made only if it is the first."""
     @_builtins.property
     def freeze(self) -> _containers.RepeatedCompositeFieldContainer[_trace_pb2.FreezeReason]:
         """Parameters to freeze, with reasons."""
@@ -839,10 +844,11 @@ class UpdateSearchConfigRequest(_message.Message):
         author: _builtins.str = ...,
         expected_revision: _builtins.int = ...,
         clear_history: _builtins.bool = ...,
+        check_revision: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_strategy", b"_strategy", "guidance", b"guidance", "strategy", b"strategy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_strategy", b"_strategy", "author", b"author", "clear_history", b"clear_history", "expected_revision", b"expected_revision", "freeze", b"freeze", "guidance", b"guidance", "run", b"run", "strategy", b"strategy", "unfreeze", b"unfreeze"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_guidance", b"_guidance", "_strategy", b"_strategy", "author", b"author", "check_revision", b"check_revision", "clear_history", b"clear_history", "expected_revision", b"expected_revision", "freeze", b"freeze", "guidance", b"guidance", "run", b"run", "strategy", b"strategy", "unfreeze", b"unfreeze"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__guidance: _TypeAlias = _typing.Literal["guidance"]  # noqa: Y015
     _WhichOneofArgType__guidance: _TypeAlias = _typing.Literal["_guidance", b"_guidance"]  # noqa: Y015

@@ -209,6 +209,40 @@ async def test_guidance_of_a_person_is_recorded_and_shown_among_what_changed_the
     assert recorded.traces["runs/bare1"][-1].search_config_updated.author == AUTHOR
 
 
+async def test_guidance_that_is_refused_stays_in_the_dialog_with_the_reason(
+    user: User, recorded: RecordedInner, bare: RunRecord
+) -> None:
+    running(bare, recorded)
+    await user.open("/runs/bare1")
+    await sees(user, "Trial 4")
+    user.find("Guide…").click()
+    user.find(ui.textarea).type("Look at the batch size.")
+    recorded.refusal = (grpc.StatusCode.ABORTED, "the search configuration has changed")
+    user.find("Give guidance").click()
+    await sees(user, "The service refused to guide the run", "the search configuration has changed")
+    assert _only(user, ui.textarea).value == "Look at the batch size."
+    recorded.refusal = None
+    user.find("Give guidance").click()
+    await sees(user, "a person: changed guidance")
+    [request] = recorded.asked
+    assert (request.guidance, request.expected_revision, request.check_revision) == ("Look at the batch size.", 0, True)
+    await _until(lambda: not any(dialog.value for dialog in user.find(ui.dialog).elements))
+
+
+@pytest.mark.long  # a client waits longer and longer between attempts
+async def test_a_service_that_was_away_is_said_so_until_it_is_back(
+    user: User, recorded: RecordedInner, bare: RunRecord
+) -> None:
+    running(bare, recorded)
+    await user.open("/runs/bare1")
+    await sees(user, "Trial 4")
+    await recorded.lose()
+    user.find("Pause").click()
+    await sees(user, "The service was not there to pause the run")
+    await recorded.serve()
+    await user.should_not_see("was not there", retries=20 * PATIENCE)
+
+
 async def test_what_the_service_refuses_is_said_with_its_reason(
     user: User, recorded: RecordedInner, bare: RunRecord
 ) -> None:

@@ -178,7 +178,7 @@ export function innerLoop(tasks) {
     UpdateSearchConfig: async (request) => {
       const run = runOf(request.run, "run", ALIVE);
       const expected = Number(request.expected_revision);
-      if (expected && expected !== run.config.revision) throw conflict("search configuration", run.name);
+      if ((expected || request.check_revision) && expected !== run.config.revision) throw conflict("search configuration", run.name);
       run.config = changedConfig(run, request);
       const { freeze: newly_frozen, unfreeze: newly_unfrozen, author } = request;
       run.append("search_config_updated", { search_config: run.config, author, newly_frozen, newly_unfrozen });
