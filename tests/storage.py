@@ -25,7 +25,7 @@ class Switch:
     def __init__(self, store: Any) -> None:
         self.engine = store._database._engine.sync_engine
         self._statement = ""
-        event.listen(self.engine, "begin", self._apply)
+        event.listen(self.engine, "begin", self._apply, insert=True)  # before BEGIN IMMEDIATE, which may be refused
 
     def to(self, statement: str) -> None:
         self._statement = statement
