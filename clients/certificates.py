@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ from service_kit.given_files import unwritable
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 """Names that a server's certificate always carries."""
+
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +128,15 @@ def _alternative(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(host)
-    except ValueError:
-        raise InvalidArgument.of("--host", f"must be a host name or an IP address; got {host!r}") from None
+    name = host.removeprefix("*.")
+    last = name.rpartition(".")[2]
+    if len(host) > 253 or not all(map(_LABEL.fullmatch, name.split("."))) or last.isdigit():
+        raise InvalidArgument.of(
+            "--host",
+            f"must be a host name, such as inner or inner.example.org, or an IP address; got {host!r}",
+            hint="A name of other letters is written in its ASCII form, xn--....",
+        )
+    return x509.DNSName(host)
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -51,7 +51,9 @@ TensorboardOption = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write TensorBoard event files there (needs the extra tensorboard).")
 ]
 PresetOption = Annotated[str, typer.Option(help="laptop, workstation or karpathy; see `presets`.")]
-BudgetOption = Annotated[str, typer.Option(help="Training budget: short, full, or seconds of the clock.")]
+BudgetOption = Annotated[
+    str, typer.Option(help="Training budget: short, full, with the preset laptop also long, or seconds of the clock.")
+]
 ClockOption = Annotated[
     str, typer.Option(help="virtual (a frozen analytic price), wall, or auto: virtual on a CPU, wall on a GPU.")
 ]
@@ -112,8 +114,8 @@ def train(
     size = with_data(find_preset(preset), data)
     changes = read_settings(size, settings or [])
     seconds, cache = budget_seconds(size, budget), PathSettings.load().cache
-    kind = read_choice("clock", clock, CLOCKS)
-    read_choice("precision", precision, PRECISIONS)
+    kind = read_choice("--clock", clock, CLOCKS)
+    read_choice("--precision", precision, PRECISIONS)
     plan(size, TrialRequest(changes, seed, seconds, ClockKind.VIRTUAL if kind == "virtual" else ClockKind.WALL))
     if tensorboard is not None:
         check_tensorboard()
@@ -176,15 +178,15 @@ def serve(
 
     logs.configure("gpt_trainer")
     size = with_data(find_preset(preset), data)
-    read_choice("precision", precision, PRECISIONS)
+    read_choice("--precision", precision, PRECISIONS)
     if tensorboard is not None:
         check_tensorboard()
     if not listen.startswith("unix:"):
-        parse_address(listen)
+        parse_address(listen, "--listen")
     options = ServeOptions(
         preset=size,
         budget=budget_seconds(size, budget),
-        clock=read_choice("clock", clock, CLOCKS),
+        clock=read_choice("--clock", clock, CLOCKS),
         hard_limit=hard_limit,
         slots=assign(device, workers),
         workers=WorkerSettings(preset, PathSettings.load().cache, device, threads, precision, memory_limit),
@@ -217,7 +219,7 @@ def prepare(
     if size.corpus == CLIMBMIX and (shards is not None or not any((cache / CLIMBMIX).glob("*.parquet"))):
         download_shards(cache / CLIMBMIX, shards or DEFAULT_SHARDS, say)
     elif shards is not None:
-        raise InvalidArgument.of("shards", f"only the corpus {CLIMBMIX} has shards; this is {size.corpus}")
+        raise InvalidArgument.of("--shards", f"only the corpus {CLIMBMIX} has shards; this is {size.corpus}")
     dataset = prepare_dataset(size, cache, say)
     print_lines({"corpus": dataset.corpus, "tokenizer": dataset.tokenizer, "folder": dataset.folder})
     print_lines({f"{split}_tokens": len(dataset.rows(split)) * (dataset.row_length - 1) for split in SPLITS})
@@ -276,11 +278,13 @@ def with_data(preset: Preset, data: str | None) -> Preset:
 def check_target(path: Path) -> None:
     """Refuse, before hours of training, a path that cannot be written. Raises InvalidArgument."""
     if path.is_dir():
-        raise InvalidArgument.of("keep", f"must be a file; {path} is a folder")
+        raise InvalidArgument.of("--keep", f"must be a file; {path} is a folder")
     if not path.absolute().parent.is_dir():
-        raise InvalidArgument.of("keep", f"must lie in a folder that exists; {path.absolute().parent} does not")
+        raise InvalidArgument.of("--keep", f"must lie in a folder that exists; {path.absolute().parent} does not")
     if not os.access(path.absolute().parent, os.W_OK):
-        raise InvalidArgument.of("keep", f"must lie in a folder that you may write to; {path.absolute().parent} is not")
+        raise InvalidArgument.of(
+            "--keep", f"must lie in a folder that you may write to; {path.absolute().parent} is not"
+        )
 
 
 def read_choice(field: str, text: str, allowed: tuple[str, ...]) -> str:

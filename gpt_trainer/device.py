@@ -119,7 +119,7 @@ def _find(name: str) -> tuple[torch.device, str]:
     """A device that is there, and what it is called."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    unknown = InvalidArgument.of("device", f"must be cpu, auto or a device that torch finds here; got {name!r}")
+    unknown = InvalidArgument.of("--device", f"must be cpu, auto or a device that torch finds here; got {name!r}")
     try:
         device = torch.device(name)
     except RuntimeError:

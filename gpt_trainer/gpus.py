@@ -46,14 +46,16 @@ def assign(device: str, workers: int | None) -> Slots:
     gpus = visible_gpus() if kind in ("cuda", "auto") else ()
     if index and index.isdecimal():
         if int(index) >= len(gpus):
-            raise InvalidArgument.of("device", f"must be one of the {len(gpus)} GPU(s) here, from cuda:0; got {device}")
+            raise InvalidArgument.of(
+                "--device", f"must be one of the {len(gpus)} GPU(s) here, from cuda:0; got {device}"
+            )
         gpus = gpus[int(index) : int(index) + 1]
     if gpus:
         if workers is not None and workers > len(gpus):
-            raise InvalidArgument.of("workers", f"must be at most {len(gpus)}, one for each GPU; got {workers}")
+            raise InvalidArgument.of("--workers", f"must be at most {len(gpus)}, one for each GPU; got {workers}")
         return gpus[:workers]
     if kind == "cuda":
-        raise InvalidArgument.of("device", "no NVIDIA GPU is visible here; use --device cpu, or check nvidia-smi")
+        raise InvalidArgument.of("--device", "no NVIDIA GPU is visible here; use --device cpu, or check nvidia-smi")
     return (None,) * (workers or _default_count(kind))
 
 

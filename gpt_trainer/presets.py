@@ -97,12 +97,13 @@ def find_preset(name: str) -> Preset:
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
         hint = f"Did you mean {near[0]}?" if near else "`python -m gpt_trainer presets` shows what each is."
-        raise InvalidArgument.of("preset", f"must be one of {', '.join(PRESETS)}; got {name!r}", hint=hint)
+        raise InvalidArgument.of("--preset", f"must be one of {', '.join(PRESETS)}; got {name!r}", hint=hint)
     return PRESETS[name]
 
 
 def budget_seconds(preset: Preset, text: str) -> float:
-    """Read a budget: one of the preset's names (``short``, ``full``) or a number of seconds. Raises InvalidArgument."""
+    """Read a budget: one of the preset's names, such as ``short`` and ``full``, or a number of seconds. Raises
+    InvalidArgument."""
     if text in preset.budgets:
         return preset.budgets[text]
     try:
@@ -112,5 +113,5 @@ def budget_seconds(preset: Preset, text: str) -> float:
     if not 0.0 < seconds <= LONGEST_BUDGET:
         names = ", ".join(f"{name} ({value:g} s)" for name, value in preset.budgets.items())
         allowed = f"{names} or a number of seconds above 0 and at most {LONGEST_BUDGET:g}"
-        raise InvalidArgument.of("budget", f"must be {allowed}; got {text!r}")
+        raise InvalidArgument.of("--budget", f"must be {allowed}; got {text!r}")
     return seconds

@@ -39,7 +39,7 @@ def download_shards(folder: Path, count: int, announce: Callable[[str], None]) -
     """
     revision, shards = _list_shards()
     if not 1 <= count < len(shards):
-        raise InvalidArgument.of("shards", f"must be from 1 to {len(shards) - 1}; got {count}")
+        raise InvalidArgument.of("--shards", f"must be from 1 to {len(shards) - 1}; got {count}")
     wanted = [shards[-1], *shards[:count]]  # the pinned one first: without it nothing can be measured
     for number, shard in enumerate(wanted, 1):
         path = folder / shard.name

@@ -90,7 +90,7 @@ def find_text_files(pattern: str) -> TextFiles:
         paths = [p for p in expanded.rglob("*") if _visible(p.relative_to(expanded)) and p.is_file()]
         chosen = [p for p in paths if p.suffix.lower() in PLAIN_SUFFIXES | TABLE_SUFFIXES]
         if not chosen:
-            raise InvalidArgument.of("data", f"the folder {pattern} {_what_it_holds(paths)}", hint=_READABLE)
+            raise InvalidArgument.of("--data", f"the folder {pattern} {_what_it_holds(paths)}", hint=_READABLE)
     else:
         chosen = [p for p in map(Path, glob.glob(str(expanded), recursive=True)) if p.is_file()]  # noqa: PTH207
         if not chosen:

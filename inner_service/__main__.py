@@ -61,7 +61,7 @@ def options_of(parsed: argparse.Namespace) -> Options:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m inner_service",
+        prog="bilevel serve inner",
         description="The inner loop: owns runs, trials, the trace, lessons and mechanisms, and serves "
         "bilevel.v1.InnerLoopService.",
         epilog="The language model is read from OPENAI_BASE_URL, OPENAI_API_KEY and BILEVEL_MODEL. Without an endpoint "

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from inner_service.mechanism import GateFinding, GateReport, HookEffect, Mechanism, MechanismState
 from inner_service.mechanism_set import MechanismSet, Member, suspension
-from inner_service.run import Search
+from inner_service.run import OVER, Search
 from inner_service.store import Store
 from inner_service.trace import Event, MechanismInstalled, MechanismRejected, MechanismReplayed, MechanismUninstalled
 from mechanisms import gate
@@ -218,7 +218,7 @@ def _check_free(search: Search, mechanism_id: str) -> None:
     run = search.run
     if run.state.terminal:
         allowed = ("created", "running", "paused", "confirming")
-        raise WrongState("run", run.name, run.state.value, "install a mechanism in", allowed)
+        raise WrongState("run", run.name, run.state.value, "install a mechanism in", allowed, hint=OVER)
     if search.mechanism(mechanism_id) is not None:
         full = f"{run.name}/mechanisms/{mechanism_id}"
         raise AlreadyExists("mechanism", full, "Ids are never used again in a run; choose another one.")

@@ -41,6 +41,10 @@ class RunState(StrEnum):
         return self in (RunState.FINISHED, RunState.CANCELLED, RunState.FAILED)
 
 
+OVER = "A run that is over stays over: start a new one."
+"""What to do next where a run's state no longer allows something."""
+
+
 class TrialState(StrEnum):
     """Where a trial is in its life."""
 

@@ -21,7 +21,7 @@ from inner_service.drivers import Drivers
 from inner_service.installation import Installer
 from inner_service.loop import Loop
 from inner_service.loops import Loops
-from inner_service.run import Run, RunSpec, RunState, Search, SearchConfig, Trial, TrialState, Values
+from inner_service.run import OVER, Run, RunSpec, RunState, Search, SearchConfig, Trial, TrialState, Values
 from inner_service.store import Store, stream_of
 from inner_service.task import EvaluationResult
 from inner_service.tasks import Tasks
@@ -258,7 +258,8 @@ def require(search: Search, action: str, *states: RunState) -> None:
     """Raise :class:`WrongState` unless the run is in one of ``states``."""
     if search.run.state not in states:
         allowed = [state.value for state in states]
-        raise WrongState("run", search.run.name, search.run.state.value, action, allowed)
+        hint = OVER if search.run.state.terminal else "`bilevel runs` shows the state of each."
+        raise WrongState("run", search.run.name, search.run.state.value, action, allowed, hint=hint)
 
 
 def _closed(trial: Trial, reason: str) -> Sequence[Event]:

@@ -21,18 +21,20 @@ from service_kit.patience import PatienceSettings
 from service_kit.security.quota import Quota
 from service_kit.server import must_be_free, serve
 from service_kit.settings import ModelSettings
+from service_kit.telemetry.serving import MetricsSettings
 
 log = structlog.get_logger("inner_service")
 
 
 async def serve_inner_loop(options: Options, model_settings: ModelSettings) -> None:
     """Serve until a signal; runs that were being driven go on. Raises :class:`ServiceError` when it cannot."""
-    must_be_free(options.server)  # before anything is opened or brought to a newer revision
+    patience, quota, _ = PatienceSettings.load().seconds, Quota.load(), MetricsSettings.load()
+    must_be_free(options.server)  # both before anything is opened or brought to a newer revision
     draining = asyncio.Event()
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "inner"))
     store = await Store.open(options.database, options.lease_seconds)
     tasks = Tasks(options.tasks, loopback=options.loopback_tasks)
-    runs = Runs(store, tasks, model, options.sandbox, PatienceSettings.load().seconds, Quota.load())
+    runs = Runs(store, tasks, model, options.sandbox, patience, quota)
     recovering: list[asyncio.Task[None]] = []
 
     def register(server: grpc.aio.Server) -> Iterable[str]:

@@ -26,6 +26,7 @@ from service_kit.security.channels import ChannelSecurity
 from service_kit.security.quota import Quota
 from service_kit.server import ServerSettings, must_be_free, run, serve
 from service_kit.settings import ModelSettings, PathSettings
+from service_kit.telemetry.serving import MetricsSettings
 
 log = structlog.get_logger("outer_service")
 
@@ -57,12 +58,14 @@ async def _main(parsed: argparse.Namespace) -> None:
 
 async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> None:
     """Serve until a signal; unfinished campaigns go on. Raises :class:`ServiceError` for what is configured wrongly."""
-    must_be_free(options.server)  # before anything is opened or brought to a newer revision
+    patience, quota, security = PatienceSettings.load().seconds, Quota.load(), ChannelSecurity.load()
+    MetricsSettings.load()
+    must_be_free(options.server)  # all of it before anything is opened or brought to a newer revision
     draining = asyncio.Event()
     model = LanguageModel(model_settings, cassette=Cassette.of(model_settings, "outer"))
     store = await Store.open(options.database, options.lease_seconds)
-    inner = InnerClient(options.inner, ChannelSecurity.load())
-    supervisor = Supervisor(store, inner, model, PatienceSettings.load().seconds, options.sandbox)
+    inner = InnerClient(options.inner, security)
+    supervisor = Supervisor(store, inner, model, patience, options.sandbox)
 
     def register(server: grpc.aio.Server) -> Iterable[str]:
         servicer = OuterLoopServicer(
@@ -73,7 +76,7 @@ async def serve_outer_loop(options: Options, model_settings: ModelSettings) -> N
             priced=model.priced,
             context_tokens=model_settings.context_tokens,
             sandbox=options.sandbox,
-            quota=Quota.load(),
+            quota=quota,
         )
         outer_pb2_grpc.add_OuterLoopServiceServicer_to_server(servicer, server)
         return [NAME]
@@ -104,7 +107,7 @@ def options_of(parsed: argparse.Namespace) -> Options:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m outer_service",
+        prog="bilevel serve outer",
         description="The outer loop: supervises runs with campaigns, researches mechanisms, keeps the library; serves "
         "bilevel.v1.OuterLoopService.",
         epilog="The language model is read from OPENAI_BASE_URL, OPENAI_API_KEY and BILEVEL_MODEL. Without an endpoint "

@@ -287,7 +287,10 @@ def _change(campaign: Campaign, to: CampaignState, reason: str) -> events.Campai
     return events.CampaignStateChanged(campaign.state, to, reason)
 
 
+_HINT = "`bilevel campaign list` shows the state of each; one that is over stays over."
+
+
 def _require(campaign: Campaign, action: str, *allowed: CampaignState) -> None:
     if campaign.state not in allowed:
         wanted = [state.value for state in allowed]
-        raise WrongState("campaign", campaign.name, campaign.state.value, action, wanted)
+        raise WrongState("campaign", campaign.name, campaign.state.value, action, wanted, hint=_HINT)

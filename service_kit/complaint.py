@@ -21,6 +21,8 @@ def complain(error: ServiceError | InvalidConfiguration, *, json: bool = False) 
         return say_json(kind, getattr(error, "message", "") or str(error), fields, hint)
     message, *rest = str(error).split("\n")
     wrong = [f"{violation.field}: {violation.description}" for violation in getattr(error, "violations", ())]
+    if isinstance(error, InvalidConfiguration) and error.hint:
+        rest = error.hint.split("\n")
     if message == "; ".join(wrong):
         message = "\n       ".join(wrong)
     sys.stderr.write("\n".join([f"error: {message}", *(f"       {line}" for line in rest)]) + "\n")

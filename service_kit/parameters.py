@@ -78,6 +78,9 @@ class Violation:
 class InvalidConfiguration(ValueError):
     """A configuration breaks its space; ``violations`` lists everything wrong with it, not only the first."""
 
+    hint: str = ""
+    """What to do next; empty unless whoever passes the error on knows."""
+
     def __init__(self, violations: Sequence[Violation]) -> None:
         self.violations = tuple(violations)
         super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))

@@ -99,7 +99,8 @@ class EnvironmentSettings(BaseSettings):
         except ValidationError as error:
             wrong = [_violation(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
             # "from None": the validation error quotes the values, and one of them may be a key.
-            raise InvalidArgument(wrong) from None
+            hint = "Mend or unset it; `bilevel config show` says what each setting means and where it comes from."
+            raise InvalidArgument(wrong, hint=hint) from None
 
 
 class ModelSettings(EnvironmentSettings):

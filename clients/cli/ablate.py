@@ -21,6 +21,7 @@ LONGEST = 100_000
 
 @polite
 async def ablate(
+    context: typer.Context,
     preset: Annotated[str, typer.Option(help="Start services here, of this size: laptop, workstation or paper.")] = "",
     groups: Annotated[str, typer.Option(help="Some of A, B, C, D, noop, restart; all by default.")] = "",
     trials: Annotated[int | None, typer.Option(min=1, max=LONGEST, help="Trials a run; 30, or the preset's.")] = None,
@@ -65,10 +66,13 @@ async def ablate(
     from clients.ablation.presets import SIZE, find_preset
     from clients.ablation.statistics import check_scipy
     from clients.cli.resources import check_folder
+    from clients.cli.run import check_not_given
     from clients.model_endpoint import check_endpoint
     from service_kit.errors import InvalidArgument
     from service_kit.settings import ModelSettings
 
+    if local or preset:
+        check_not_given(context, "--local or --preset, which start the services themselves")
     check_scipy()
     size = find_preset(preset) if preset else SIZE
     if resume and out is None:

@@ -72,7 +72,8 @@ def _field(target: Message, option: str, path: list[str], flags: Mapping[str, st
         above = path[:-1]
         names = (".".join([*above, name]) for name in target.DESCRIPTOR.fields_by_name)
         known = ", ".join(sorted(name for name in names if name not in flags))
-        raise InvalidArgument.of(option, f"has no field {'.'.join(path)}; there are {known}")
+        hint = "Name one of these fields; the protocol's .proto files say what each one means."
+        raise InvalidArgument.of(option, f"has no field {'.'.join(path)}; there are {known}", hint=hint)
     return cast(FieldDescriptor, found)
 
 

@@ -33,12 +33,14 @@ async def list_(
     from rich.table import Table
 
     from clients.cli.comparison import terminal
+    from clients.cli.refusals import in_flags
     from clients.cli.resources import print_json
     from clients.inner import InnerClient
     from clients.report.export import to_json
 
     async with InnerClient(inner) as client:
-        page = await client.lessons_page(task, page_size, page_token)
+        with in_flags():
+            page = await client.lessons_page(task, page_size, page_token)
     if json:
         listed = [to_json(lesson) for lesson in page.lessons]
         print_json({"lessons": listed, "next_page_token": page.next_page_token})

@@ -14,8 +14,8 @@ from service_kit.errors import InvalidArgument
 def check_budget(text: str) -> None:
     """Raise InvalidArgument for what no preset of the trainer takes; which seconds are too many only it knows."""
     number = re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) is not None
-    if text not in ("short", "full") and not (number and float(text) > 0):
-        raise InvalidArgument.of("--budget", f"must be short, full or a number of seconds above 0; got {text!r}")
+    if text not in ("short", "full", "long") and not (number and float(text) > 0):
+        raise InvalidArgument.of("--budget", f"must be short, full, long or a number of seconds above 0; got {text!r}")
 
 
 def stack_settings(plan: SearchPlan, tasks: list[str], budget: str, out: Path | None) -> StackSettings:

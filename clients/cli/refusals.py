@@ -34,8 +34,8 @@ FLAGS = {
     "policy.max_cost_usd": "--max-cost",
 }
 """Flag of ``bilevel run`` by field."""
-_WHOLE = {"spec.early_stopping": "--early-stopping", "spec.noise": "--noise-repeats"}
-"""Flag of what is refused as a whole: its fields are set one by one."""
+_WHOLE = {"page_token": "--page-token", "spec.early_stopping": "--early-stopping", "spec.noise": "--noise-repeats"}
+"""Flag of what is refused as a whole."""
 HINTS = {
     "spec.parallelism": "A task says how many evaluations it runs at once, in Python with @task(capacity=...).",
     "spec.early_stopping": "A task names the metric that it reports on the way, in Python with "

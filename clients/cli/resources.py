@@ -107,7 +107,7 @@ async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> 
     Raises InvalidArgument and InvalidConfiguration naming the parameter and what is allowed, and RemoteError for a task
     that the service does not know.
     """
-    from service_kit.errors import Unavailable
+    from service_kit.errors import InvalidConfiguration, Unavailable
     from service_kit.translate import space_from_proto
     from service_kit.typed_text import parse_value
 
@@ -118,7 +118,11 @@ async def read_start(inner: InnerClient, task: str, settings: Sequence[str]) -> 
     if not found.HasField("description"):
         raise Unavailable(f"task {task!r}", hint=found.error)
     space = space_from_proto(found.description.space)
-    return {name: parse_value(space[name], text) for name, text in texts.items()}
+    try:
+        return {name: parse_value(space[name], text) for name, text in texts.items()}
+    except InvalidConfiguration as error:
+        error.hint = f"Parameters of the task {task!r}: {', '.join(p.name for p in space.parameters)}."
+        raise
 
 
 def split_settings(settings: Sequence[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ EXIT_CODES = exit_codes(ExitCode.RUN_FAILED, ExitCode.BUDGET_SPENT)
 
 @polite
 async def run(
+    context: typer.Context,
     task: Annotated[
         str,
         typer.Option(
@@ -118,7 +119,8 @@ async def run(
     budget: Annotated[
         str,
         typer.Option(
-            metavar="SIZE", help="With --local: the trainer's budget of a trial: short, full (the default) or seconds."
+            metavar="SIZE",
+            help="With --local: the trainer's budget of a trial: short, full (the default), long or seconds.",
         ),
     ] = "",
     out: Annotated[
@@ -145,6 +147,8 @@ async def run(
 
     if local and detach:
         raise InvalidArgument.of("--detach", "cannot be combined with --local, which stops its services at the end")
+    if local:
+        check_not_given(context, "--local, which starts the services itself")
     above = read_levels(levels)
     share_lessons = bool(above) if lessons is None else lessons
     check_effects(
@@ -192,6 +196,18 @@ async def run(
             if out is not None:
                 check_folder(out, "--out")
             await _run_remote(plan, settings or [], inner, outer, detach=detach, out=out, json=json)
+
+
+def check_not_given(context: typer.Context, why: str) -> None:
+    """Raise InvalidArgument where --inner or --outer was typed, which ``why`` makes useless; a variable may be set."""
+    from service_kit.errors import InvalidArgument, Violation
+
+    given = [
+        name for name in ("inner", "outer") if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
+    ]
+    if given:
+        wrong = [Violation(f"--{name}", f"cannot be combined with {why}") for name in given]
+        raise InvalidArgument(wrong, hint="Leave out one of them.")
 
 
 def check_effects(without: dict[str, tuple[bool, str]]) -> None:

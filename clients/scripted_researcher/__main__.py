@@ -18,7 +18,11 @@ log = structlog.get_logger("clients.scripted_researcher")
 
 def main() -> None:
     """Read the command line and serve."""
-    parser = argparse.ArgumentParser(prog="python -m clients.scripted_researcher", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="bilevel serve researcher",
+        description="The scripted researcher, which stands in for a language model: an OpenAI-compatible endpoint, a "
+        "script and no model. Serves until SIGTERM or Ctrl-C.",
+    )
     parser.add_argument("--listen", default="127.0.0.1:7400", help="HOST:PORT; port 0 takes any free port")
     parser.add_argument("--address-file", type=Path, help="where the bound address is written once it is ready")
     parser.add_argument("--insecure", action="store_true", help="allow an address that other machines can reach")
@@ -29,7 +33,7 @@ def main() -> None:
 
 async def serve(listen: str, address_file: Path | None, *, insecure: bool = False) -> None:
     """Serve on ``listen`` until a signal. Raises :class:`ServiceError` when the address cannot be had."""
-    if not is_loopback(parse_address(listen)[0]) and not insecure:
+    if not is_loopback(parse_address(listen, "--listen")[0]) and not insecure:
         raise ServiceError(
             f"refusing to listen on {listen}: other machines can reach it",
             hint="Listen on 127.0.0.1, or say --insecure if that is what you want.",

@@ -46,6 +46,7 @@ async def exposed(settings: MetricsSettings) -> AsyncIterator[str | None]:
             hint="Use 127.0.0.1; or set BILEVEL_METRICS_INSECURE=1 if the network is trusted.",
         )
     prometheus = optional("prometheus_client", "metrics", "to expose metrics (BILEVEL_METRICS)")
+    prometheus.disable_created_metrics()  # a sample more for each counter and histogram, which nobody asks for
     registry = prometheus.CollectorRegistry()
     for collector in (prometheus.ProcessCollector, prometheus.PlatformCollector, prometheus.GCCollector):
         collector(registry=registry)

@@ -88,14 +88,17 @@ def refusing_endpoint() -> Iterator[str]:
         ((*RUN, "--compare-lessons"), 2, "--compare-lessons: needs --lessons"),
         ((*RUN, "--budget", "short"), 2, "--budget: is for a trainer that is started here: add --local"),
         ((*RUN, "--serve-task", "own=127.0.0.1:1"), 2, "--serve-task: is for services that are started here"),
-        (("run", "--local", "--budget", "foo"), 2, "--budget: must be short, full or a number of seconds above 0"),
-        (("run", "--local", "--budget", "0"), 2, "--budget: must be short, full or a number of seconds above 0"),
+        (("run", "--local", "--budget", "foo"), 2, "--budget: must be short, full, long or a number of"),
+        (("run", "--local", "--budget", "0"), 2, "--budget: must be short, full, long or a number of seconds above 0"),
         (
             ("run", "--local", "--task", "own", "--serve-task", "own=127.0.0.1:1", "--budget", "2"),
             2,
             "--budget: has no effect",
         ),
         (("prompts", "show", "--round", "propose", "--context", "9"), 2, "--context: has no effect with --round"),
+        ((*RUN, "--local", "--inner", "127.0.0.1:1"), 2, "--inner: cannot be combined with --local"),
+        (("lessons", "list", "--page-token", "garbage"), 2, "error: --page-token: "),
+        (("certs", "--host", "a b"), 2, "--host: must be a host name"),
         ((*RUN, "--local", "--detach"), 2, "--detach: cannot be combined with --local"),
         (
             ("run", "--local", "--task", "own"),
@@ -138,6 +141,8 @@ def test_wrong_input_is_one_message(services: Services, arguments: tuple[str, ..
         (("runs", "--inner", "127.0.0.1:1"), 3, "UNAVAILABLE"),
         ((*RUN, "--set", "ORDER_SIZ=3"), 2, "INVALID_CONFIGURATION"),
         ((*RUN, "--parallel", "9"), 2, "INVALID_ARGUMENT"),
+        ((*RUN, "--spec", "nosuch=1"), 2, "INVALID_ARGUMENT"),
+        ((*RUN, "--set", "y=3"), 2, "INVALID_CONFIGURATION"),
     ],
 )
 def test_with_json_it_is_one_line_of_json(services: Services, arguments: tuple[str, ...], code: int, kind: str) -> None:
@@ -146,6 +151,8 @@ def test_with_json_it_is_one_line_of_json(services: Services, arguments: tuple[s
     assert done.stdout == ""
     assert (done.returncode, error["exit_code"], error["kind"]) == (code, code, kind)
     assert error["next_step"] or error["fields"]
+    if {"--set", "--spec"} & set(arguments):
+        assert error["next_step"]
 
 
 def test_a_run_that_a_budget_ends_has_a_code_of_its_own(services: Services) -> None:
@@ -192,6 +199,12 @@ def test_a_run_in_the_wrong_state_is_said(services: Services) -> None:
     assert done.returncode == 6
     assert "cannot resume" in done.stderr
     assert "it is finished, must be paused" in done.stderr
+    source = services.user.folder / "mechanism.py"
+    source.write_text("class Mechanism: pass")
+    for words in (("resume", "latest"), ("cancel", "latest"), ("mechanisms", "install", "latest", str(source))):
+        said = services.bilevel(*words, "--json")
+        error = json.loads(said.stderr)["error"]
+        assert (error["kind"], bool(error["next_step"])) == ("WRONG_STATE", True), words
 
 
 @pytest.mark.parametrize("service", ["inner", "outer", "researcher"])
@@ -210,12 +223,23 @@ def test_a_busy_port_is_said(user: User, service: str, tmp_path: Path) -> None:
     assert "--listen" in done.stderr
 
 
+@pytest.mark.parametrize("service", ["inner", "outer"])
+def test_a_wrong_setting_is_said_before_a_database_exists(user: User, service: str, tmp_path: Path) -> None:
+    database = tmp_path / "untouched.db"
+    needed = {"inner": ("--task", "own=127.0.0.1:1"), "outer": ("--inner", "127.0.0.1:1")}[service]
+    arguments = ("--listen", "127.0.0.1:0", "--database", f"sqlite:///{database}", *needed)
+    done = user.bilevel("serve", service, *arguments, BILEVEL_PATIENCE="-1")
+    assert (done.returncode, database.exists()) == (2, False)
+    assert "BILEVEL_PATIENCE: must be greater than or equal to 0" in done.stderr
+    assert "bilevel config show" in done.stderr
+
+
 @pytest.mark.parametrize("service", ["inner", "outer", "researcher"])
 def test_a_missing_port_is_said(user: User, service: str) -> None:
     options = {"inner": ("--task", "own=127.0.0.1:1"), "outer": ("--inner", "127.0.0.1:1"), "researcher": ()}
     done = user.bilevel("serve", service, "--listen", "127.0.0.1", *options[service])
     assert done.returncode == 2
-    assert "listen: must be HOST:PORT" in done.stderr
+    assert "--listen: must be HOST:PORT" in done.stderr
 
 
 def test_an_unreachable_model_endpoint_is_found_before_anything_starts(user: User) -> None:

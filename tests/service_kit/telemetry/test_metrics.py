@@ -46,6 +46,8 @@ async def test_calls_are_counted_by_method_and_code() -> None:
     assert 'bilevel_rpc_seconds_count{method="/t.T/Answer"} 3.0' in shown
     assert 'bilevel_rpcs_running{method="/t.T/Answer"} 0.0' in shown
     assert "process_resident_memory_bytes" in shown
+    assert "_created" not in shown
+    assert shown.count("\nbilevel_rpc_seconds_") == 19  # what docs/operations.md says of a method
 
 
 async def test_everything_that_is_declared_is_exposed_and_gone_afterwards() -> None:
