@@ -91,6 +91,7 @@ async def waiting(inner: Inner, name: str) -> trace_pb2.Run:
     return run
 
 
+@pytest.mark.long  # a command beside a busy service takes its time
 async def test_that_a_run_waits_is_seen_while_it_does(inner: Inner, task: QuadraticTask) -> None:
     switch = Switch(inner.runs.store)
     name = await held(inner, task)
