@@ -91,7 +91,7 @@ def _bind(listen: str) -> socket.socket:
     except OSError as error:
         raise ServiceError(
             f"cannot listen on {listen}: {error.strerror}",
-            hint="Choose another address with --listen HOST:PORT; port 0 takes any free port.",
+            hint="Choose another address (--listen HOST:PORT, or --host and --port); port 0 takes any free port.",
         ) from error
     return listener
 

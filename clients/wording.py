@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from bilevel.v1 import common_pb2, trace_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -11,6 +13,20 @@ from service_kit.parameters import brief
 UNKNOWN = "unknown"
 NOTHING = "\N{EN DASH}"
 """Stands where there is no value."""
+
+_HIDDEN = {"Cc", "Cf", "Zl", "Zp"}
+"""Unicode's categories of control and format characters and of its own line ends."""
+
+
+def visible(text: str) -> str:
+    """``text`` with its control and format characters spelled out, as ⟨U+202E⟩, so that none of them can hide or turn
+    round what stands beside it; tabs and line ends stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        f"⟨U+{ord(each):04X}⟩" if each not in "\t\n\r" and unicodedata.category(each) in _HIDDEN else each
+        for each in text
+    )
 
 
 def metric(value: float | None) -> str:

@@ -11,6 +11,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from clients.dashboard.elements import box, text
+from clients.wording import visible
 
 MOST_CHARACTERS = 200_000
 """Longer texts are shown without colours."""
@@ -18,7 +19,9 @@ MOST_CHARACTERS = 200_000
 
 def markup(source: str, marked: Collection[int] = ()) -> str:
     """``source`` as escaped HTML, a span for each line; the lines of the numbers ``marked``, from 1, stand out."""
-    lines = highlight(source, PythonLexer(stripnl=False), HtmlFormatter(nowrap=True, classprefix="py-")).splitlines()
+    lines = highlight(
+        visible(source), PythonLexer(stripnl=False), HtmlFormatter(nowrap=True, classprefix="py-")
+    ).splitlines()
     return "\n".join(
         f'<span class="line{" marked" if number in marked else ""}">{line}</span>'
         for number, line in enumerate(lines, start=1)

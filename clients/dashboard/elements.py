@@ -10,6 +10,7 @@ from nicegui import ui
 from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
+from clients.wording import visible
 from service_kit.errors import ServiceError
 
 MARKS = {
@@ -25,8 +26,8 @@ MARKS = {
 
 
 def text(tag: str, content: str, classes: str = "") -> TextElement:
-    """An element with text in it."""
-    element = TextElement(tag=tag, text=content)
+    """An element with text in it, in which characters that would hide or turn round others are spelled out."""
+    element = TextElement(tag=tag, text=visible(content))
     if classes:
         element.classes(classes)
     return element

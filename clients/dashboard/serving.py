@@ -15,7 +15,7 @@ from clients.dashboard.door.sessions import Session
 from clients.dashboard.door.settings import DoorSettings
 from clients.web_server import WebSettings, serve_web
 from service_kit.addresses import is_loopback, parse_address
-from service_kit.errors import ServiceError
+from service_kit.errors import InvalidArgument
 from service_kit.extras import optional
 from service_kit.security.channels import ChannelSecurity
 from service_kit.security.tls import ServerTls
@@ -43,8 +43,8 @@ class Dashboard:
 async def serve_dashboard(dashboard: Dashboard) -> None:
     """Serve until SIGTERM or Ctrl-C.
 
-    Raises :class:`InvalidArgument` for wrong settings, :class:`ServiceError` for an address that cannot be had, and
-    where the dashboard would be open to more than its user without ``insecure``.
+    Raises :class:`InvalidArgument` for wrong settings, and where the dashboard would be open to more than its user
+    without ``insecure``; :class:`ServiceError` for an address that cannot be had.
     """
     host = parse_address(dashboard.listen)[0]
     door, network = DoorSettings.load(), ServerNetworkSettings.load()
@@ -53,13 +53,15 @@ async def serve_dashboard(dashboard: Dashboard) -> None:
     if network.certificate is not None and network.key is not None:
         tls = ServerTls(network.certificate, network.key, network.client_ca)
     if not dashboard.insecure and not is_loopback(host) and (tls is None or not door.wants_login):
-        raise ServiceError(
+        raise InvalidArgument.of(
+            "--host",
             f"refusing to listen on {dashboard.listen}: other machines can reach it without TLS and a login",
             hint="Listen on 127.0.0.1; or set BILEVEL_DASHBOARD_PASSWORD_FILE, BILEVEL_TLS_CERT and BILEVEL_TLS_KEY, "
             "for which `bilevel certs` makes files; or pass --insecure if the network is trusted.",
         )
     if not door.wants_login and ChannelSecurity.load().current_token() is not None:
-        raise ServiceError(
+        raise InvalidArgument.of(
+            "BILEVEL_DASHBOARD_PASSWORD_FILE",
             "refusing to serve without a login: the dashboard holds a token of the services, and whoever reaches it "
             "could use it, every user of this machine at least",
             hint="Set BILEVEL_DASHBOARD_PASSWORD_FILE to a file that holds a password.",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from service_kit.errors import ServiceError
+from service_kit.errors import InvalidArgument, ServiceError, naming
 from service_kit.settings import EnvironmentSettings
 
 SHORTEST_PASSWORD = 12
@@ -25,6 +25,9 @@ class Access(StrEnum):
     """Everything that the pages offer."""
     VIEW = "view"
     """Looking only."""
+
+
+_VARIABLES = {Access.DRIVE: "BILEVEL_DASHBOARD_PASSWORD", Access.VIEW: "BILEVEL_DASHBOARD_VIEW_PASSWORD"}
 
 
 class DoorSettings(EnvironmentSettings):
@@ -71,16 +74,26 @@ class DoorSettings(EnvironmentSettings):
         return self.password is not None or self.password_file is not None
 
     def digests(self) -> Mapping[Access, bytes]:
-        """SHA-256 of each password now, by what it allows. Raises :class:`ServiceError` for an unusable file."""
+        """SHA-256 of each password now, by what it allows.
+
+        Raises :class:`InvalidArgument` for an unusable file, and where both passwords are the same.
+        """
         sources = {
             Access.DRIVE: (self.password, self.password_file),
             Access.VIEW: (self.view_password, self.view_password_file),
         }
         found = {}
         for access, (given, file) in sources.items():
-            password = given.get_secret_value() if given is not None else _from_file(file) if file is not None else None
+            password = given.get_secret_value() if given is not None else None
+            if file is not None:
+                with naming(_VARIABLES[access] + "_FILE"):
+                    password = _from_file(file)
             if password is not None:
                 found[access] = hashlib.sha256(password.encode()).digest()
+        if len(set(found.values())) < len(found):
+            raise InvalidArgument.of(
+                _VARIABLES[Access.VIEW], f"must be another password than {_VARIABLES[Access.DRIVE]}"
+            )
         return found
 
     def access_of(self, password: str) -> Access | None:

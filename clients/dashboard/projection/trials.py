@@ -88,7 +88,7 @@ def row(view: RunView, number: int) -> TrialRow:
         metric=wording.metric(view.metric(number)),
         gain=wording.signed(view.gains.get(number)),
         changes=", ".join(wording.changes(trial, view.trials.get(base) if base is not None else None)),
-        hypothesis=trial.hypothesis,
+        hypothesis=wording.visible(trial.hypothesis),
         proposer=wording.origin(trial),
         changed_by=", ".join(name for name in trial.changed_by if name != trial.proposer),
         elapsed=wording.duration(wording.seconds(trial.elapsed)) if trial.HasField("elapsed") else wording.NOTHING,

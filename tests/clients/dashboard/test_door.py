@@ -26,7 +26,7 @@ from clients.dashboard.door.login import SESSION
 from clients.dashboard.door.origins import host_allowed, origin_allowed
 from clients.dashboard.door.sessions import Sessions
 from clients.dashboard.door.settings import Access, DoorSettings
-from service_kit.errors import InvalidArgument, ServiceError
+from service_kit.errors import InvalidArgument
 
 PASSWORD = "correct horse battery"
 VIEWER = "only ever looking on"
@@ -285,12 +285,21 @@ def test_wrong_settings_are_named(monkeypatch: pytest.MonkeyPatch, settings: dic
 def test_a_password_file_that_cannot_serve_is_named_and_its_content_is_not(tmp_path: Path) -> None:
     file = tmp_path / "password"
     settings = DoorSettings.load(password_file=file)
-    with pytest.raises(ServiceError, match=r"cannot read the dashboard's password file .*password"):
+    with pytest.raises(InvalidArgument, match=r"cannot read the dashboard's password file .*password"):
         settings.digests()
     file.write_text("swordfish\n")
-    with pytest.raises(ServiceError, match="at least 12 characters") as caught:
+    with pytest.raises(InvalidArgument, match="at least 12 characters") as caught:
         settings.digests()
     assert "swordfish" not in str(caught.value)
+
+
+def test_one_password_cannot_be_for_driving_and_for_looking(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(PASSWORD + "\n")
+    settings = DoorSettings.load(password=PASSWORD, view_password_file=file)
+    with pytest.raises(InvalidArgument, match="VIEW_PASSWORD: must be another password than BILEVEL_DASH") as caught:
+        settings.digests()
+    assert PASSWORD not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.dashboard import charts
+from clients.dashboard.code import markup
 from clients.dashboard.projection import comparison
 from clients.dashboard.projection.controls import ACTIONS, refusals
 from clients.dashboard.projection.curve import Point, best_line, marks, spread
@@ -22,7 +23,7 @@ from clients.dashboard.projection.training import LIMIT, Training, curve_metric
 from clients.dashboard.projection.trials import Filter, differences, matching, proposers, row
 from clients.history import RunHistory
 from clients.report.record import RunRecord
-from clients.wording import NOTHING
+from clients.wording import NOTHING, visible
 from service_kit.errors import ServiceError
 from service_kit.translate import configuration_to_proto
 from tests.clients.conftest import Script, task, tell_run
@@ -379,3 +380,11 @@ def _measure(script: Script, number: int, metric: float | None, *, kept: bool) -
 
 def _minus(value: float | None) -> float | None:
     return None if value is None else -value
+
+
+def test_what_would_hide_or_turn_round_other_text_is_spelled_out() -> None:
+    assert visible("plain, \u00e9\u4e2d\n\tindented") == "plain, \u00e9\u4e2d\n\tindented"
+    for hidden in "\u202a\u202e\u2066\u2069\u200b\ufeff\u2028\x00\x1b\x7f":
+        assert visible(f"a{hidden}b") == f"a⟨U+{ord(hidden):04X}⟩b"
+    assert "⟨U+202E⟩" in markup("x = 1  # \u202eevil\u2066")
+    assert "\u202e" not in markup("x = 1  # \u202eevil\u2066")

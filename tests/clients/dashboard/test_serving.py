@@ -18,7 +18,7 @@ from clients.certificates import make_certificates
 from clients.dashboard.probe import alive
 from clients.dashboard.serving import Dashboard, serve_dashboard
 from clients.web_server import WebSettings, serve_web
-from service_kit.errors import InvalidArgument, ServiceError
+from service_kit.errors import InvalidArgument
 from service_kit.security.tls import ServerTls
 
 PASSWORD = "correct horse battery"
@@ -27,7 +27,9 @@ PASSWORD = "correct horse battery"
 @pytest.mark.parametrize("password", ["", PASSWORD])
 async def test_other_machines_need_tls_and_a_login(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
     monkeypatch.setenv("BILEVEL_DASHBOARD_PASSWORD", password)
-    with pytest.raises(ServiceError, match=r"refusing to listen on 0\.0\.0\.0:0: .* without TLS and a login") as caught:
+    with pytest.raises(
+        InvalidArgument, match=r"refusing to listen on 0\.0\.0\.0:0: .* without TLS and a login"
+    ) as caught:
         await serve_dashboard(Dashboard("0.0.0.0:0", "127.0.0.1:1", "127.0.0.1:1"))
     assert "BILEVEL_DASHBOARD_PASSWORD_FILE" in (caught.value.hint or "")
 
@@ -37,7 +39,9 @@ async def test_a_token_of_the_services_is_lent_to_nobody_without_a_login(
     monkeypatch: pytest.MonkeyPatch, insecure: bool
 ) -> None:
     monkeypatch.setenv("BILEVEL_TOKEN", "blv_secret")
-    with pytest.raises(ServiceError, match="refusing to serve without a login: the dashboard holds a token") as caught:
+    with pytest.raises(
+        InvalidArgument, match="refusing to serve without a login: the dashboard holds a token"
+    ) as caught:
         await serve_dashboard(Dashboard("127.0.0.1:0", "127.0.0.1:1", "127.0.0.1:1", insecure))
     assert "blv_secret" not in str(caught.value)
 
@@ -46,7 +50,7 @@ async def test_a_password_file_that_cannot_be_read_is_named_before_anything_list
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("BILEVEL_DASHBOARD_PASSWORD_FILE", str(tmp_path / "none"))
-    with pytest.raises(ServiceError, match=r"cannot read the dashboard's password file .*none"):
+    with pytest.raises(InvalidArgument, match=r"cannot read the dashboard's password file .*none"):
         await serve_dashboard(Dashboard("127.0.0.1:0", "127.0.0.1:1", "127.0.0.1:1"))
 
 
