@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from clients.doctor.finding import Finding, bad, good
 from clients.doctor.machine import installed
-from service_kit.addresses import is_loopback, parse_address
 from service_kit.telemetry import tracing
 from service_kit.telemetry.serving import MetricsSettings
 
@@ -22,19 +21,15 @@ async def telemetry() -> Sequence[Finding]:
     """Nothing where nothing is asked for. Raises InvalidArgument for a variable that is wrong in itself."""
     settings, found = MetricsSettings.load(), []
     if settings.listen is not None:
-        found.append(_metrics(settings.listen, insecure=settings.insecure))
+        found.append(_metrics(settings.listen))
     if tracing.asked_for():
         found.append(await _traces())
     return found
 
 
-def _metrics(listen: str, *, insecure: bool) -> Finding:
-    host, _ = parse_address(listen, "BILEVEL_METRICS")
+def _metrics(listen: str) -> Finding:
     if not installed("prometheus-client"):
         return bad("metrics", "prometheus-client is missing", _install("metrics"))
-    if not insecure and not is_loopback(host):
-        advice = "Use 127.0.0.1; or set BILEVEL_METRICS_INSECURE=1 if the network is trusted."
-        return bad("metrics", f"services will refuse {listen}, which other machines can reach", advice)
     return good("metrics", f"services expose them at http://{listen}/metrics")
 
 

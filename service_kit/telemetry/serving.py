@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 import structlog
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from service_kit.addresses import is_loopback, parse_address
-from service_kit.errors import InvalidArgument, ServiceError
+from service_kit.errors import ServiceError
 from service_kit.extras import optional
 from service_kit.settings import EnvironmentSettings
 from service_kit.telemetry.instruments import Histogram
@@ -27,24 +28,28 @@ class MetricsSettings(EnvironmentSettings):
     insecure: bool = Field(False, alias="BILEVEL_METRICS_INSECURE")
     """Allow an address that other machines can reach: whoever reaches it reads the numbers."""
 
+    @model_validator(mode="after")
+    def _is_asked_for(self) -> Self:
+        if self.listen is not None:
+            host, _ = parse_address(self.listen, "BILEVEL_METRICS")
+            if not self.insecure and not is_loopback(host):
+                raise ValueError(
+                    "BILEVEL_METRICS must be an address that only this machine reaches, such as 127.0.0.1:9400, unless "
+                    f"BILEVEL_METRICS_INSECURE=1 says that the network is trusted; got {self.listen}"
+                )
+        return self
+
 
 @asynccontextmanager
 async def exposed(settings: MetricsSettings) -> AsyncIterator[str | None]:
     """Metrics for the length of the block; yields the address, or None where none were asked for.
 
-    Raises :class:`ServiceError` without the extra and for an address that cannot be had, :class:`InvalidArgument` for
-    one that must be asked for.
+    Raises :class:`ServiceError` without the extra and for an address that cannot be had.
     """
     if settings.listen is None:
         yield None
         return
     host, port = parse_address(settings.listen, "BILEVEL_METRICS")
-    if not settings.insecure and not is_loopback(host):
-        raise InvalidArgument.of(
-            "BILEVEL_METRICS",
-            f"must be an address that only this machine reaches; got {settings.listen}",
-            hint="Use 127.0.0.1; or set BILEVEL_METRICS_INSECURE=1 if the network is trusted.",
-        )
     prometheus = optional("prometheus_client", "metrics", "to expose metrics (BILEVEL_METRICS)")
     prometheus.disable_created_metrics()  # a sample more for each counter and histogram, which nobody asks for
     registry = prometheus.CollectorRegistry()

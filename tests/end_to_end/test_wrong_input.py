@@ -223,14 +223,23 @@ def test_a_busy_port_is_said(user: User, service: str, tmp_path: Path) -> None:
     assert "--listen" in done.stderr
 
 
-@pytest.mark.parametrize("service", ["inner", "outer"])
-def test_a_wrong_setting_is_said_before_a_database_exists(user: User, service: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("service", "variable", "value"),
+    [
+        ("inner", "BILEVEL_METRICS", "0.0.0.0:0"),
+        ("inner", "BILEVEL_PATIENCE", "-1"),
+        ("outer", "BILEVEL_PATIENCE", "-1"),
+    ],
+)
+def test_a_wrong_setting_is_said_before_a_database_exists(
+    user: User, service: str, variable: str, value: str, tmp_path: Path
+) -> None:
     database = tmp_path / "untouched.db"
     needed = {"inner": ("--task", "own=127.0.0.1:1"), "outer": ("--inner", "127.0.0.1:1")}[service]
     arguments = ("--listen", "127.0.0.1:0", "--database", f"sqlite:///{database}", *needed)
-    done = user.bilevel("serve", service, *arguments, BILEVEL_PATIENCE="-1")
+    done = user.bilevel("serve", service, *arguments, **{variable: value})
     assert (done.returncode, database.exists()) == (2, False)
-    assert "BILEVEL_PATIENCE: must be greater than or equal to 0" in done.stderr
+    assert f"{variable}: must be" in done.stderr
     assert "bilevel config show" in done.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clients.doctor import Severity, telemetry
+from clients.wrong_settings import wrong_settings
 from service_kit.errors import InvalidArgument
 from tests.otlp import Receiver
 
@@ -27,8 +28,9 @@ async def test_a_collector_that_listens_is_good_and_one_that_does_not_is_named(
 
 async def test_metrics_that_a_service_would_refuse_are_bad(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BILEVEL_METRICS", "0.0.0.0:9400")
-    [finding] = await telemetry.telemetry()
-    assert finding.severity is Severity.BAD
+    assert [violation.field for violation in wrong_settings()] == ["BILEVEL_METRICS"]
+    with pytest.raises(InvalidArgument, match=r"BILEVEL_METRICS.*only this machine reaches"):
+        await telemetry.telemetry()
     monkeypatch.setenv("BILEVEL_METRICS_INSECURE", "1")
     [finding] = await telemetry.telemetry()
     assert (finding.severity, finding.text) == (Severity.GOOD, "services expose them at http://0.0.0.0:9400/metrics")
