@@ -8,9 +8,10 @@ from pathlib import Path
 
 from nicegui import app, ui
 
-from clients.dashboard.elements import box, link, problem, text
+from clients.dashboard.elements import box, link, notice, problem, text
 from clients.dashboard.feeds import Feed, Status
 from clients.dashboard.permission import visitor
+from service_kit.errors import RemoteError
 
 STATIC = Path(__file__).parent / "static"
 REDRAW = 0.5
@@ -136,7 +137,11 @@ def connection(feed: Feed) -> None:
             reason.clear()
             if feed.problem is not None:
                 with reason:
-                    problem(feed.problem)
+                    if isinstance(feed.problem, RemoteError) and feed.problem.code == "NOT_FOUND":
+                        notice(feed.problem.message, "It never was there, or is no longer.", kind="error")
+                        link("All runs", "/")
+                    else:
+                        problem(feed.problem)
 
     follow(feed, draw)
 

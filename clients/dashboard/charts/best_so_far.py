@@ -17,6 +17,7 @@ _SYMBOLS: dict[str, tuple[str, int]] = {
     "refused": ("diamond", 8),
 }
 """Symbol and size in pixels of each kind of mark, in the order in which they are drawn."""
+_HOLLOW = ("discarded", "refused")
 _MOMENTS = {"configuration": "level 1.5", "mechanism": "level 2", "person": "a person"}
 _MOMENT_COLOURS = {
     "configuration": "var(--level-configuration)",
@@ -147,9 +148,9 @@ def _marks(kind: str, symbol: str, size: int, rows: list[list[float | None]], me
         "dimensions": ["x", "y", "trial"] if without_metric else ["x", "y", "trial", metric or "metric"],
         "encode": {"x": 0, "y": 1, "tooltip": [2] if without_metric else [2, 3]},
         "itemStyle": {
-            "color": "var(--surface)" if kind == "discarded" else colour,
+            "color": "var(--surface)" if kind in _HOLLOW else colour,
             "borderColor": colour,
-            "borderWidth": 1.5 if kind == "discarded" else 0,
+            "borderWidth": 1.5 if kind in _HOLLOW else 0,
         },
         "emphasis": {"disabled": True},
         "cursor": "pointer",

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from nicegui import ui
 
 from clients.dashboard import charts
-from clients.dashboard.elements import box, button, column, empty, notice, text
+from clients.dashboard.elements import box, button, column, disable, empty, notice, text
 from clients.dashboard.feeds import Feeds, Status, StreamFeed
 from clients.dashboard.frame import connection, follow, frame
 from clients.dashboard.projection.comparison import LIMIT, chosen, one_scale, row
@@ -77,9 +77,6 @@ def _compared(ids: list[str], followed: list[StreamFeed[RunView]]) -> None:
         nonlocal seconds, relative
         seconds = seconds if by_time is None else by_time
         relative = relative if gains is None else gains
-        for element, pressed in zip(switches, (not seconds, seconds, not relative, relative), strict=True):
-            element.props["aria-pressed"] = "true" if pressed else "false"
-            element.update()
         draw()
 
     problems = box("div")
@@ -101,6 +98,13 @@ def _compared(ids: list[str], followed: list[StreamFeed[RunView]]) -> None:
         )
         table.add_slot("body-cell-title", _TITLE)
 
+    def show_switches(apart: str) -> None:
+        gains = relative or bool(apart)
+        for element, pressed in zip(switches, (not seconds, seconds, not gains, gains), strict=True):
+            element.props["aria-pressed"] = "true" if pressed else "false"
+            element.update()
+        disable(what[0], apart)
+
     def draw() -> None:
         nonlocal drawn
         now = ([(f.status, f.behind, len(f.view.points), f.view.state) for f in followed], seconds, relative)
@@ -109,6 +113,7 @@ def _compared(ids: list[str], followed: list[StreamFeed[RunView]]) -> None:
         drawn = now
         known = [(run_id, f.view) for run_id, f in zip(ids, followed, strict=True) if f.ready]
         apart = one_scale([view for _, view in known])
+        show_switches(apart)
         chart.options.clear()
         chart.options.update(
             charts.comparison(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from clients.dashboard.elements import box
+from clients.dashboard.elements import box, empty, link
 from clients.dashboard.feeds import Feeds
-from clients.dashboard.frame import follow
+from clients.dashboard.frame import follow, frame
 from clients.dashboard.run_frame import run_frame
 from clients.dashboard.services import Services
 from clients.dashboard.trial_detail import trial_detail
@@ -16,7 +16,15 @@ def register(services: Services, feeds: Feeds) -> None:
     """Serve the page."""
 
     @ui.page("/runs/{run_id}/trials/{number}")
-    def page(run_id: str, number: int) -> None:
+    def page(run_id: str, number: str) -> None:
+        if not (number.isascii() and number.isdecimal()):
+            with frame("No such trial", here="/"):
+                empty(f"No trial {number}", "Trials have numbers, from 0 on.")
+                link("All trials of the run", f"/runs/{run_id}/trials")
+            return
+        show(run_id, int(number))
+
+    def show(run_id: str, number: int) -> None:
         with run_frame(services, feeds, run_id, "/trials") as feed:
             panel = box("div", "panel narrow")
             drawn: object = None

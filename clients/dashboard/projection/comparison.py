@@ -65,6 +65,10 @@ def one_scale(views: Sequence[RunView]) -> str:
     """Why the metrics of these runs cannot share one axis; empty where they can."""
     metrics = {(view.task.objective.metric, view.task.objective.unit, view.maximize) for view in views if view.name}
     if len(metrics) > 1:
-        named = ", ".join(sorted({metric for metric, _, _ in metrics}))
+        named = "; ".join(sorted(_named(*measured) for measured in metrics))
         return f"The runs measure different things ({named}): their gains are drawn, each over its own baseline."
     return ""
+
+
+def _named(metric: str, unit: str, maximize: bool) -> str:
+    return f"{metric}{f' in {unit}' if unit else ''}, {'larger' if maximize else 'smaller'} is better"

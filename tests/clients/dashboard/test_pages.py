@@ -10,6 +10,7 @@ import grpc
 import pytest
 from bilevel.v1 import inner_pb2, trace_pb2
 from nicegui import ui
+from nicegui.elements.mixins.text_element import TextElement
 from nicegui.testing import User, user_simulation
 
 from clients.dashboard.app import register_pages
@@ -89,7 +90,10 @@ async def test_a_run_goes_on_while_its_page_is_open(user: User, recorded: Record
 
 async def test_a_run_that_does_not_exist_is_said_so(user: User) -> None:
     await user.open("/runs/nobody")
-    await sees(user, "does not exist")
+    await sees(user, "does not exist", "All runs")
+    await user.should_not_see("ListRuns")
+    await user.open("/runs/nobody/trials/x")
+    await sees(user, "No trial x", "All trials of the run")
 
 
 async def test_what_a_model_wrote_is_text_wherever_it_stands(
@@ -149,6 +153,24 @@ async def test_runs_are_compared_on_one_page(
     assert [one["name"] for one in chart.options["series"]] == ["level 1", "bilevel"]
     await user.open("/compare")
     await sees(user, "No run chosen")
+
+
+async def test_runs_that_measure_different_things_are_compared_by_their_gains_alone(
+    user: User, recorded: RecordedInner, bare: RunRecord, bilevel: RunRecord
+) -> None:
+    recorded.tell(bare)
+    name = recorded.tell(bilevel)
+    created = trace_pb2.TraceEvent()
+    created.CopyFrom(recorded.traces[name][0])
+    objective = created.run_created.task.objective
+    objective.direction = {1: 2, 2: 1}[objective.direction]
+    recorded.traces[name][0] = created
+    await user.open("/compare?runs=bare1,bi1")
+    await sees(user, "larger is better", "smaller is better")
+    (metric,) = user.find(kind=TextElement, content="Metric").elements
+    (gain,) = user.find(kind=TextElement, content="Gain").elements
+    assert (metric.props["aria-pressed"], gain.props["aria-pressed"]) == ("false", "true")
+    assert "different things" in metric.props["title"]
 
 
 # Controls

@@ -365,7 +365,9 @@ def test_runs_with_different_metrics_do_not_share_an_axis(view: RunView) -> None
     other = RunView.of(tell_run("other", "another task", False, trials=3).events)
     assert comparison.one_scale([view, other]) == ""
     other.task.objective.metric = "accuracy"
-    assert "accuracy, val_bpb" in comparison.one_scale([view, other])
+    said = comparison.one_scale([view, other])
+    assert "(accuracy" in said
+    assert "smaller is better; val_bpb" in said
     shown = comparison.row("other", other)
     assert (shown.trials, shown.kept) == ("3 / 3", f"{sum(p.kind == 'kept' for p in other.points)} of 3")
 
