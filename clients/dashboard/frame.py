@@ -90,7 +90,7 @@ def frame(title: str, *, here: str = "") -> Iterator[ui.element]:
         dialog = _shortcuts()
         keys = text("button", "Keys", "button quiet keys").on("click", dialog.open)
         keys.props.update({"type": "button", "aria-keyshortcuts": "?", "title": "keyboard shortcuts"})
-    with box("main", "content") as main:
+    with box("div", "content") as main:  # Quasar has put a <main> around it
         main.props["id"] = "content"
         yield main
     ui.skip_link("Skip to the content", target=main)

@@ -17,7 +17,7 @@ def register(services: Services, feeds: Feeds) -> None:
 
     @ui.page("/runs/{run_id}/trials/{number}")
     def page(run_id: str, number: str) -> None:
-        if not (number.isascii() and number.isdecimal()):
+        if not (number.isascii() and number.isdecimal() and len(number) < 10):
             with frame("No such trial", here="/"):
                 empty(f"No trial {number}", "Trials have numbers, from 0 on.")
                 link("All trials of the run", f"/runs/{run_id}/trials")
