@@ -29,10 +29,11 @@ def register(services: Services, feeds: Feeds) -> None:
                 wanted = ui.input(placeholder="Filter by parameter, hypothesis, message").props(
                     'dense outlined clearable type=search debounce=250 aria-label="Filter trials" aria-keyshortcuts=/'
                 )
-                kind = ui.select({"": "Every outcome", **{k: k for k in KINDS}}, value="")
-                proposer = ui.select({"": "Proposed by anyone"}, value="")
-                for chooser, label in ((kind, "Outcome"), (proposer, "Proposed by")):
-                    chooser.props(f'dense outlined options-dense aria-label="{label}"')
+                # Quasar gives the control of a select no other name than its label.
+                kind = ui.select({"": "Every outcome", **{k: k for k in KINDS}}, value="", label="Outcome")
+                proposer = ui.select({"": "Proposed by anyone"}, value="", label="Proposed by")
+                for chooser in (kind, proposer):
+                    chooser.props("dense outlined options-dense")
                 count = text("span", "", "quiet number")
             pagination: dict[str, Any] = {
                 "sortBy": "number",
