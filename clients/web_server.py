@@ -8,7 +8,6 @@ add are not believed.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import ssl
@@ -21,7 +20,7 @@ from typing import Any
 import structlog
 import uvicorn
 
-from service_kit.addresses import parse_address
+from service_kit.addresses import parse_address, publish
 from service_kit.errors import ServiceError
 from service_kit.security.tls import ServerTls
 
@@ -152,18 +151,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            _publish(self._address_file, self._address)
+            publish(self._address_file, self._address)
             self._on_listening(self._address)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._address_file is not None:
             self._address_file.unlink(missing_ok=True)
         await super().shutdown(sockets)
-
-
-def _publish(file: Path | None, address: str) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        draft.write_text(address + "\n")
-        draft.replace(file)

@@ -1,8 +1,10 @@
-"""Where servers listen: HOST:PORT, and whether other machines can reach it."""
+"""Where servers listen: HOST:PORT, whether other machines can reach it, and the file that says it."""
 
 from __future__ import annotations
 
 import ipaddress
+import os
+from pathlib import Path
 
 from service_kit.errors import InvalidArgument
 
@@ -22,3 +24,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def publish(file: Path | None, address: str) -> None:
+    """Write ``address`` into ``file`` where there is one, in one step: whoever finds the file reads it whole."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        draft.write_text(address + "\n")
+        draft.replace(file)

@@ -8,7 +8,6 @@ calls get ``grace`` seconds. A second signal ends them at once.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import sys
@@ -23,7 +22,7 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from service_kit.addresses import is_loopback, parse_address
+from service_kit.addresses import is_loopback, parse_address, publish
 from service_kit.calls import CallInterceptor
 from service_kit.complaint import complain
 from service_kit.errors import InvalidConfiguration, ServiceError, naming
@@ -195,7 +194,7 @@ async def _serving(
             await healthy.set(service, health_pb2.HealthCheckResponse.SERVING)
         if waits is not None:
             telling = asyncio.create_task(_tell(healthy, waits))
-        _publish(settings.address_file, address)
+        publish(settings.address_file, address)
         log.info("listening", name=name, address=address)
         try:
             yield address
@@ -277,14 +276,6 @@ def _try_bind(host: str, port: int) -> None:
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: a port in TIME_WAIT is free
         probe.bind(address)
-
-
-def _publish(file: Path | None, address: str) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        draft.write_text(address + "\n")
-        draft.replace(file)
 
 
 def run(main: Coroutine[Any, Any, None], *, json: bool = False) -> None:
