@@ -21,14 +21,12 @@ async def list_(
 ) -> None:
     """List campaigns, newest first."""
     from bilevel.v1 import outer_pb2
-    from rich.table import Table
 
     from clients import wording
-    from clients.cli.comparison import terminal
+    from clients.cli.listing import answered_by, print_table
     from clients.cli.resources import print_json
     from clients.outer import OuterClient
     from clients.report.export import head_json
-    from service_kit.waits import WAITS
 
     async with OuterClient(outer) as client:
         found = await client.list_campaigns(limit)
@@ -38,19 +36,13 @@ async def list_(
     if not found:
         typer.echo("There are no campaigns yet. Start one with `bilevel run --levels 1,1.5,2`.")
         return
-    table = Table("campaign", "run", "state", "cycles", "installed", "answered by", show_edge=False)
-    owned = any(item.owner for item in found)
-    if owned:
-        table.add_column("token")
-    for item in found:
+
+    def cells(item: outer_pb2.Campaign) -> list[str]:
         state = wording.member(outer_pb2.CampaignState.Name(item.state), "CAMPAIGN_STATE_")
-        model = f"{item.model} (scripted)" if item.scripted else item.model
-        cells = [item.name, item.run, state, str(item.cycles), str(item.installed_mechanisms), model]
-        table.add_row(*cells, *([item.owner] if owned else []))
-    terminal().print(table)
-    for item in found:
-        if item.state_reason.startswith(WAITS):
-            typer.echo(f"{item.name} {item.state_reason}")
+        counts = [str(item.cycles), str(item.installed_mechanisms)]
+        return [item.name, item.run, state, *counts, answered_by(item)]
+
+    print_table(found, ("campaign", "run", "state", "cycles", "installed", "answered by"), cells)
 
 
 @app.command(epilog=EXIT_CODES)

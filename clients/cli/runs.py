@@ -101,14 +101,13 @@ async def runs(
     json: JsonOption = False,
 ) -> None:
     """List runs, newest first."""
-    from rich.table import Table
+    from bilevel.v1 import trace_pb2
 
     from clients import wording
-    from clients.cli.comparison import terminal
+    from clients.cli.listing import answered_by, print_table
     from clients.cli.resources import print_json
     from clients.inner import InnerClient
     from clients.report.export import head_json
-    from service_kit.waits import WAITS
 
     async with InnerClient(inner) as client:
         found = await client.list_runs(limit)
@@ -118,22 +117,16 @@ async def runs(
     if not found:
         typer.echo("There are no runs yet. Start one with `bilevel run`.")
         return
-    table = Table("run", "name", "task", "state", "trials", "baseline", "best", "answered by", show_edge=False)
-    owned = any(item.owner for item in found)
-    if owned:
-        table.add_column("token")
-    for item in found:
+
+    def cells(item: trace_pb2.Run) -> list[str]:
         best = wording.metric(item.best_metric if item.HasField("best_metric") else None)
         baseline = wording.metric(item.baseline_metric if item.HasField("baseline_metric") else None)
         trials = f"{item.decided_trials}/{item.spec.max_trials}"
-        model = f"{item.model} (scripted)" if item.scripted else item.model
         state = wording.run_state(item.state)
-        cells = [item.name, item.spec.display_name, item.spec.task, state, trials, baseline, best, model]
-        table.add_row(*cells, *([item.owner] if owned else []))
-    terminal().print(table)
-    for item in found:
-        if item.state_reason.startswith(WAITS):
-            typer.echo(f"{item.name} {item.state_reason}")
+        spec = item.spec
+        return [item.name, spec.display_name, spec.task, state, trials, baseline, best, answered_by(item)]
+
+    print_table(found, ("run", "name", "task", "state", "trials", "baseline", "best", "answered by"), cells)
 
 
 @app.command(epilog=EXIT_CODES)
