@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -16,9 +17,9 @@ from service_kit.security.channels import ChannelSecurity
 from service_kit.server import ServerSettings
 
 
-def refusal(*arguments: str, **environment: str) -> dict[str, object]:
+def refusal(*arguments: str, **environment: str) -> dict[str, Any]:
     done = CliRunner().invoke(app, [*arguments, "--json"], env=environment)
-    error: dict[str, object] = json.loads(done.stderr)["error"]
+    error: dict[str, Any] = json.loads(done.stderr)["error"]
     assert (done.stdout, done.exit_code, error["kind"]) == ("", 2, "INVALID_ARGUMENT"), done.stderr
     assert error["next_step"], error
     assert "Errno" not in str(error)
@@ -41,7 +42,7 @@ def refusal(*arguments: str, **environment: str) -> dict[str, object]:
     [("/dev/zero", "must name a plain file"), ("/nonexistent/x", "no such file"), ("/", "is a directory")],
 )
 def test_a_file_to_read_is_a_plain_one(arguments: tuple[str, ...], field: str, file: str, problem: str) -> None:
-    [said] = refusal(*(argument.format(file) for argument in arguments))["fields"]  # type: ignore[misc]
+    [said] = refusal(*(argument.format(file) for argument in arguments))["fields"]
     assert said["field"] == field
     assert problem in said["problem"]
 
@@ -56,7 +57,7 @@ def test_a_file_to_read_is_a_plain_one(arguments: tuple[str, ...], field: str, f
 def test_a_place_to_write_must_take_it(arguments: tuple[str, ...], field: str, tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
-    [said] = refusal(*(argument.format(blocked) for argument in arguments))["fields"]  # type: ignore[misc]
+    [said] = refusal(*(argument.format(blocked) for argument in arguments))["fields"]
     assert said["field"] == field
     assert "must be a place that can be written" in said["problem"]
     with pytest.raises(InvalidArgument, match=r"--out: must be a place that can be written(.|\n)*--out"):
@@ -80,7 +81,7 @@ def test_a_file_that_a_setting_names(variable: str, content: str | None, more: d
     if content is not None:
         file.write_text(content)
     also = {name: value.format(tmp_path) for name, value in more.items()}
-    [said] = refusal("runs", **{variable: str(file)}, **also)["fields"]  # type: ignore[misc]
+    [said] = refusal("runs", **{variable: str(file)}, **also)["fields"]
     assert said["field"] == variable
 
 
