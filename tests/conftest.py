@@ -1,10 +1,12 @@
-"""What all tests share: databases to run on, both kinds where both are installed."""
+"""What all tests share: databases to run on, both kinds where both are installed, and what is logged."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+from structlog.testing import LogCapture
 
 from tests.postgres import PostgresServer, binaries
 
@@ -29,6 +31,15 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         return
     with request.getfixturevalue("postgres").database() as url:
         yield url
+
+
+@pytest.fixture
+def lines() -> Iterator[list[dict[str, Any]]]:
+    """What is logged, with the ids that are bound at that moment."""
+    capture = LogCapture()
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, capture])
+    yield capture.entries
+    structlog.reset_defaults()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

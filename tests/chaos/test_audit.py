@@ -74,6 +74,18 @@ def sound() -> Evidence:
     return evidence
 
 
+def of_run(e: Evidence, row: int) -> trace_pb2.TraceEvent:
+    event = e.logs[RUN][row]
+    assert isinstance(event, trace_pb2.TraceEvent)
+    return event
+
+
+def of_campaign(e: Evidence, row: int) -> outer_pb2.CampaignEvent:
+    event = e.logs[CAMPAIGN][row]
+    assert isinstance(event, outer_pb2.CampaignEvent)
+    return event
+
+
 def test_a_sound_log_passes() -> None:
     assert audit(sound()) == []
 
@@ -94,7 +106,7 @@ def drop_the_whole_log(e: Evidence) -> None:
 
 def drop_what_was_acknowledged_but_never_watched(e: Evidence) -> None:
     e.received = []
-    e.logs[RUN][8].remarked.text = "something else"  # type: ignore[union-attr]
+    of_run(e, 8).remarked.text = "something else"
 
 
 def repeat_a_row(e: Evidence) -> None:
@@ -121,7 +133,7 @@ def swap_two_numbers(e: Evidence) -> None:
 
 
 def change_an_event(e: Evidence) -> None:
-    e.logs[RUN][0].run_created.spec.max_trials = 7  # type: ignore[union-attr]
+    of_run(e, 0).run_created.spec.max_trials = 7
 
 
 def give_out_a_number_without_an_event(e: Evidence) -> None:
@@ -138,29 +150,29 @@ def send_an_event_twice(e: Evidence) -> None:
 
 def evaluate_a_measured_trial(e: Evidence) -> None:
     e.received = []
-    e.logs[RUN][8].trial_started.CopyFrom(trace_pb2.TrialStarted(number=0, attempt=3))  # type: ignore[union-attr]
+    of_run(e, 8).trial_started.CopyFrom(trace_pb2.TrialStarted(number=0, attempt=3))
     e.acknowledged.pop()
 
 
 def evaluate_twice(e: Evidence) -> None:
     e.received = []
-    e.logs[RUN][8].trial_evaluated.CopyFrom(e.logs[RUN][5].trial_evaluated)  # type: ignore[union-attr]
+    of_run(e, 8).trial_evaluated.CopyFrom(of_run(e, 5).trial_evaluated)
     e.acknowledged.pop()
 
 
 def cancel_what_nobody_cancelled(e: Evidence) -> None:
     e.received = []
-    e.logs[RUN][5].trial_evaluated.result.outcome = common_pb2.OUTCOME_CANCELLED  # type: ignore[union-attr]
+    of_run(e, 5).trial_evaluated.result.outcome = common_pb2.OUTCOME_CANCELLED
 
 
 def crash_what_was_killed(e: Evidence) -> None:
     e.received = []
-    e.logs[RUN][5].trial_evaluated.result.outcome = common_pb2.OUTCOME_CRASHED  # type: ignore[union-attr]
+    of_run(e, 5).trial_evaluated.result.outcome = common_pb2.OUTCOME_CRASHED
 
 
 def begin_the_first_attempt_again(e: Evidence) -> None:
     e.received = []
-    e.logs[RUN][4].trial_started.attempt = 1  # type: ignore[union-attr]
+    of_run(e, 4).trial_started.attempt = 1
 
 
 def ask_a_stored_round_again(e: Evidence) -> None:
@@ -178,17 +190,17 @@ def store_a_round_twice(e: Evidence) -> None:
 
 def restore_another_state(e: Evidence) -> None:
     e.received = []
-    e.logs[RUN][7].mechanism_replayed.matches = False  # type: ignore[union-attr]
+    of_run(e, 7).mechanism_replayed.matches = False
 
 
 def lose_a_mechanism(e: Evidence) -> None:
     e.received = []
-    e.logs[RUN][7].mechanism_suspended.CopyFrom(trace_pb2.MechanismSuspended(mechanism="m", kind="died"))  # type: ignore[union-attr]
+    of_run(e, 7).mechanism_suspended.CopyFrom(trace_pb2.MechanismSuspended(mechanism="m", kind="died"))
 
 
 def pause_for_a_person(e: Evidence) -> None:
     e.received = []
-    e.logs[RUN][8].run_state_changed.CopyFrom(  # type: ignore[union-attr]
+    of_run(e, 8).run_state_changed.CopyFrom(
         trace_pb2.RunStateChanged(to_state=trace_pb2.RUN_STATE_PAUSED, reason="the task cannot be reached")
     )
     e.acknowledged.pop()
@@ -196,7 +208,7 @@ def pause_for_a_person(e: Evidence) -> None:
 
 def fail_a_campaign(e: Evidence) -> None:
     e.received = []
-    e.logs[CAMPAIGN][2].campaign_state_changed.to_state = outer_pb2.CAMPAIGN_STATE_FAILED  # type: ignore[union-attr]
+    of_campaign(e, 2).campaign_state_changed.to_state = outer_pb2.CAMPAIGN_STATE_FAILED
 
 
 def leave_rows_behind(e: Evidence) -> None:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 from typer.testing import CliRunner
 
 from clients.cli import app
+from tests.end_to_end.dashboard_stack import Stack, chromium
 from tests.end_to_end.person import ROOT, User, wait_until
 
 
@@ -82,3 +84,22 @@ def services(tmp_path_factory: pytest.TempPathFactory, own_task: str) -> Iterato
         endpoint = {"OPENAI_BASE_URL": f"http://{researcher}/v1", "BILEVEL_MODEL": "scripted-researcher", **quiet}
         with served(user, "inner", "--task", f"own={own_task}", **endpoint) as inner:
             yield Services(user, inner, researcher)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory, own_task: str) -> Iterator[Stack]:
+    """The services and a dashboard in front of them."""
+    running = Stack(User(tmp_path_factory.mktemp("dashboard")), own_task)
+    try:
+        running.start_all()
+        yield running
+    finally:
+        running.stop()
+        for process in running.user.processes():
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as started:
+        yield started

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.end_to_end.person import BILEVEL, User, wait_until
@@ -20,6 +21,14 @@ _ARGUMENTS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
+IN_A_BROWSER = [
+    pytest.mark.long,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(
+        not CHROMIUM, reason="needs chromium (apt-get install chromium): the browser's tests are left out"
+    ),
+]
+"""The marks of tests that look at pages."""
 PATIENCE = 60_000
 """Milliseconds that a page may take to show something: the machine may be busy."""
 

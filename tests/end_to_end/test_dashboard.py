@@ -11,30 +11,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-
-from clients.inner import InnerClient
-
-pytest.importorskip("playwright", reason="needs playwright")
-
 from playwright.sync_api import Browser, Page, expect
 
+from clients.inner import InnerClient
 from tests.end_to_end.dashboard_stack import (
-    CHROMIUM,
+    IN_A_BROWSER,
     PASSWORD,
     PATIENCE,
     VIEWER,
     Stack,
     Visit,
-    chromium,
     visit,
 )
-from tests.end_to_end.person import User
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(not CHROMIUM, reason="needs chromium: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 
 HOSTILE = "<img src=x onerror=\"window.hacked=1;alert('h')\"><script>window.hacked=1;alert('s')</script>"
 HOSTILE_SOURCE = f'''class Mechanism:
@@ -46,24 +36,6 @@ HOSTILE_SOURCE = f'''class Mechanism:
         size = size // 2 if size >= 16 else 2 * size
         return [{{"changes": {{"ORDER_SIZE": size}}, "hypothesis": "{HOSTILE.replace('"', "'")}"}}]
 '''
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, own_task: str) -> Iterator[Stack]:
-    running = Stack(User(tmp_path_factory.mktemp("dashboard")), own_task)
-    try:
-        running.start_all()
-        yield running
-    finally:
-        running.stop()
-        for process in running.user.processes():
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

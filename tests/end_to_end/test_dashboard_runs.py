@@ -5,43 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-
-pytest.importorskip("playwright", reason="needs playwright")
-
 from playwright.sync_api import Browser, expect
 
 from clients.blocking import BlockingInnerClient
 from clients.dashboard.controls import AUTHOR
-from tests.end_to_end.dashboard_stack import CHROMIUM, PATIENCE, Stack, Visit, chromium, visit
-from tests.end_to_end.person import User
+from tests.end_to_end.dashboard_stack import IN_A_BROWSER, PATIENCE, Stack, Visit, visit
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(
-        not CHROMIUM, reason="needs chromium (apt-get install chromium): the browser's tests are left out"
-    ),
-]
+pytestmark = IN_A_BROWSER
 
 HOSTILE = "<img src=x onerror='window.hacked=1'> smaller orders"
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory, own_task: str) -> Iterator[Stack]:
-    running = Stack(User(tmp_path_factory.mktemp("dashboard")), own_task)
-    try:
-        running.start_all()
-        yield running
-    finally:
-        running.stop()
-        for process in running.user.processes():
-            process.kill()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

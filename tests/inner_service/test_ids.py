@@ -1,24 +1,12 @@
 """A trial's lines bear its name, whoever drives it, and so does the call that evaluates it."""
 
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-import structlog
 from bilevel.v1 import inner_pb2_grpc
-from structlog.testing import LogCapture
 
 from service_kit import context
 from service_kit.security.channels import ChannelSecurity, open_channel
 from tests.inner_service.conftest import Inner, QuadraticTask
-
-
-@pytest.fixture
-def lines() -> Iterator[list[dict[str, Any]]]:
-    capture = LogCapture()
-    structlog.configure(processors=[structlog.contextvars.merge_contextvars, capture])
-    yield capture.entries
-    structlog.reset_defaults()
 
 
 def of_trial(lines: list[dict[str, Any]], trial: str) -> list[str]:

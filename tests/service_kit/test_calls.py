@@ -1,7 +1,7 @@
 """Every call has an id, the client's or a new one: on all lines of the log below it, and in its answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -10,7 +10,6 @@ import structlog
 from bilevel.v1 import inner_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
-from structlog.testing import LogCapture
 
 from service_kit import context as ids
 from service_kit.errors import NotFound
@@ -20,15 +19,6 @@ from service_kit.status import remote_error
 
 INNER = "/bilevel.v1.InnerLoopService/"
 log = structlog.get_logger("tests")
-
-
-@pytest.fixture
-def lines() -> Iterator[list[dict[str, Any]]]:
-    """What is logged, with the ids that are bound at that moment."""
-    capture = LogCapture()
-    structlog.configure(processors=[structlog.contextvars.merge_contextvars, capture])
-    yield capture.entries
-    structlog.reset_defaults()
 
 
 async def start(request: pb.StartRunRequest, context: Any) -> bytes:

@@ -50,6 +50,13 @@ def running(record: RunRecord, recorded: RecordedInner) -> str:
     return recorded.tell(record, ends[4] + 1)
 
 
+async def at_a_run(user: User, bare: RunRecord, recorded: RecordedInner) -> None:
+    """A person looks at a run that is at its fourth trial."""
+    running(bare, recorded)
+    await user.open("/runs/bare1")
+    await sees(user, "Trial 4")
+
+
 async def test_without_runs_the_page_says_how_to_start_one(user: User) -> None:
     await user.open("/")
     await sees(user, "No run yet", "bilevel run --trials 30", "outer service")
@@ -193,18 +200,14 @@ async def test_a_finished_run_cannot_be_controlled_and_its_buttons_say_why(
 async def test_pausing_is_kept_on_the_trace_as_a_persons_act(
     user: User, recorded: RecordedInner, bare: RunRecord
 ) -> None:
-    running(bare, recorded)
-    await user.open("/runs/bare1")
-    await sees(user, "Trial 4")
+    await at_a_run(user, bare, recorded)
     user.find("Pause").click()
     await sees(user, "pauses after its current trials")
     assert [request.reason for request in recorded.asked] == [f"paused by {AUTHOR}"]
 
 
 async def test_cancelling_asks_first(user: User, recorded: RecordedInner, bare: RunRecord) -> None:
-    running(bare, recorded)
-    await user.open("/runs/bare1")
-    await sees(user, "Trial 4")
+    await at_a_run(user, bare, recorded)
     user.find("Cancel…").click()
     await sees(user, "Cancel this run?")
     assert recorded.asked == []
@@ -218,9 +221,7 @@ async def test_cancelling_asks_first(user: User, recorded: RecordedInner, bare: 
 async def test_guidance_of_a_person_is_recorded_and_shown_among_what_changed_the_search(
     user: User, recorded: RecordedInner, bare: RunRecord
 ) -> None:
-    running(bare, recorded)
-    await user.open("/runs/bare1")
-    await sees(user, "Trial 4")
+    await at_a_run(user, bare, recorded)
     user.find("Guide…").click()
     user.find(ui.textarea).type(PICTURE)
     user.find("Give guidance").click()
@@ -234,9 +235,7 @@ async def test_guidance_of_a_person_is_recorded_and_shown_among_what_changed_the
 async def test_guidance_that_is_refused_stays_in_the_dialog_with_the_reason(
     user: User, recorded: RecordedInner, bare: RunRecord
 ) -> None:
-    running(bare, recorded)
-    await user.open("/runs/bare1")
-    await sees(user, "Trial 4")
+    await at_a_run(user, bare, recorded)
     user.find("Guide…").click()
     user.find(ui.textarea).type("Look at the batch size.")
     recorded.refusal = (grpc.StatusCode.ABORTED, "the search configuration has changed")
@@ -255,9 +254,7 @@ async def test_guidance_that_is_refused_stays_in_the_dialog_with_the_reason(
 async def test_a_service_that_was_away_is_said_so_until_it_is_back(
     user: User, recorded: RecordedInner, bare: RunRecord
 ) -> None:
-    running(bare, recorded)
-    await user.open("/runs/bare1")
-    await sees(user, "Trial 4")
+    await at_a_run(user, bare, recorded)
     await recorded.lose()
     user.find("Pause").click()
     await sees(user, "The service was not there to pause the run")
@@ -268,9 +265,7 @@ async def test_a_service_that_was_away_is_said_so_until_it_is_back(
 async def test_what_the_service_refuses_is_said_with_its_reason(
     user: User, recorded: RecordedInner, bare: RunRecord
 ) -> None:
-    running(bare, recorded)
-    await user.open("/runs/bare1")
-    await sees(user, "Trial 4")
+    await at_a_run(user, bare, recorded)
     recorded.refusal = (grpc.StatusCode.FAILED_PRECONDITION, "the run pauses already")
     user.find("Pause").click()
     await sees(user, "The service refused to pause the run", "the run pauses already")
@@ -280,9 +275,7 @@ async def test_without_the_role_to_drive_the_controls_say_so_and_ask_for_nothing
     user: User, recorded: RecordedInner, bare: RunRecord
 ) -> None:
     recorded.refusal = (grpc.StatusCode.PERMISSION_DENIED, "PauseRun needs the role 'drive'")
-    running(bare, recorded)
-    await user.open("/runs/bare1")
-    await sees(user, "Trial 4")
+    await at_a_run(user, bare, recorded)
     user.find("Pause").click()
     await sees(user, "Not possible now: the dashboard's token may not drive runs")
     assert not recorded.asked
@@ -291,9 +284,7 @@ async def test_without_the_role_to_drive_the_controls_say_so_and_ask_for_nothing
 async def test_a_page_outlives_its_login_and_does_nothing_for_whoever_is_there_then(
     user: User, recorded: RecordedInner, bare: RunRecord
 ) -> None:
-    running(bare, recorded)
-    await user.open("/runs/bare1")
-    await sees(user, "Trial 4")
+    await at_a_run(user, bare, recorded)
     alive = True
     assert user.client is not None
     user.client.request.scope[LIVES] = lambda: alive
