@@ -170,3 +170,11 @@ def age(moment: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.0f} {unit} ago"
     return "just now"
+
+
+def words_filter(what: str, among: str, *, debounce: int = 0) -> ui.input:
+    """A field that filters ``what`` by words ``among`` it; the key / leads to it. ``debounce`` in milliseconds."""
+    wait = f" debounce={debounce}" if debounce else ""
+    return ui.input(placeholder=f"Filter by {among}").props(
+        f'dense outlined clearable type=search{wait} aria-label="Filter {what}" aria-keyshortcuts=/'
+    )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bilevel.v1 import trace_pb2
 
 from clients import wording
-from clients.dashboard.controls import controls
+from clients.dashboard.acts.controls import controls
 from clients.dashboard.elements import box, tag, text
 from clients.dashboard.feeds import Feeds, StreamFeed
 from clients.dashboard.frame import connection, follow, frame, run_tabs

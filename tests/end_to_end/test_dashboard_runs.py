@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from clients.blocking import BlockingInnerClient
-from clients.dashboard.controls import AUTHOR
+from clients.dashboard.acts.controls import AUTHOR
 from tests.end_to_end.dashboard_stack import IN_A_BROWSER, PATIENCE, Stack, Visit, visit
 
 pytestmark = IN_A_BROWSER

@@ -8,7 +8,7 @@ from bilevel.v1 import trace_pb2
 from nicegui import app, ui
 
 from clients import wording
-from clients.dashboard.elements import box, empty, facts, link, tag, text
+from clients.dashboard.elements import box, empty, facts, link, tag, text, words_filter
 from clients.dashboard.feeds import Feeds, StreamFeed
 from clients.dashboard.folding import fold
 from clients.dashboard.frame import connection, follow, frame
@@ -36,9 +36,7 @@ def register(services: Services, feeds: Feeds) -> None:
                 text("h1", "Lessons")
                 connection(lessons)
                 box("span", "space")
-                wanted = ui.input(placeholder="Filter by words, task, parameter").props(
-                    'dense outlined clearable type=search aria-label="Filter lessons" aria-keyshortcuts=/'
-                )
+                wanted = words_filter("lessons", "words, task, parameter")
             part = Part()
 
         def draw() -> None:

@@ -6,10 +6,10 @@ from bilevel.v1 import outer_pb2
 from nicegui import app, ui
 
 from clients import wording
-from clients.dashboard.code import code
 from clients.dashboard.elements import box, empty, facts, link, problem, tag, text
 from clients.dashboard.feeds import Feeds
 from clients.dashboard.frame import connection, follow, frame
+from clients.dashboard.panels.code import code
 from clients.dashboard.part import Part
 from clients.dashboard.polling import PolledFeed
 from clients.dashboard.services import Services

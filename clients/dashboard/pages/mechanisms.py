@@ -5,20 +5,20 @@ from __future__ import annotations
 from nicegui import ui
 
 from clients import wording
-from clients.dashboard.code import code
-from clients.dashboard.controls import say
+from clients.dashboard.acts.controls import say
+from clients.dashboard.acts.permission import driving_refusal
+from clients.dashboard.acts.retiring import ask_to_retire
 from clients.dashboard.elements import box, button, disable, empty, facts, link, tag, text
 from clients.dashboard.feeds import Feeds, StreamFeed
 from clients.dashboard.folding import fold
 from clients.dashboard.frame import follow
-from clients.dashboard.gate_report import finding_lines, gate_report
-from clients.dashboard.mechanism_panels import MechanismPage, state_tag
+from clients.dashboard.panels.code import code
+from clients.dashboard.panels.gate_report import finding_lines, gate_report
+from clients.dashboard.panels.mechanism import MechanismPage, state_tag
 from clients.dashboard.part import Part
-from clients.dashboard.permission import driving_refusal
 from clients.dashboard.projection.mechanism import before_after, proposed_trials, reason_of, state_of
 from clients.dashboard.projection.research import CampaignView
 from clients.dashboard.projection.run import RunView
-from clients.dashboard.retiring import ask_to_retire
 from clients.dashboard.run_frame import run_frame
 from clients.dashboard.services import Services
 from clients.history import TERMINAL, MechanismHistory, short

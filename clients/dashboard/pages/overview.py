@@ -7,7 +7,7 @@ from typing import Any
 from nicegui import ui
 
 from clients import wording
-from clients.dashboard.elements import age, box, column, empty, notice, text
+from clients.dashboard.elements import age, box, column, empty, notice, text, words_filter
 from clients.dashboard.feeds import LISTED, Feeds
 from clients.dashboard.frame import connection, follow, frame
 from clients.dashboard.projection.overview import RunRow
@@ -52,9 +52,7 @@ def register(services: Services, feeds: Feeds) -> None:
                 text("h1", "Runs")
                 connection(feed)
                 box("span", "space")
-                wanted = ui.input(placeholder="Filter by name, task, state, model").props(
-                    'dense outlined clearable type=search aria-label="Filter runs" aria-keyshortcuts=/'
-                )
+                wanted = words_filter("runs", "name, task, state, model")
             remarks, body = box(), box("div", "panel flush")
             with body:
                 table = ui.table(rows=[], columns=_COLUMNS, row_key="id").props("flat dense hide-bottom")

@@ -7,11 +7,11 @@ from nicegui import ui
 
 from clients import wording
 from clients.campaign_history import TERMINAL
-from clients.dashboard.conversation import LEVELS, offers, outcome, say, used
 from clients.dashboard.elements import box, empty, facts, notice, problem, text
 from clients.dashboard.feeds import Feeds, StreamFeed
 from clients.dashboard.folding import heading
 from clients.dashboard.frame import connection, follow
+from clients.dashboard.panels.conversation import LEVELS, offers, outcome, say, used
 from clients.dashboard.projection.research import CampaignView, Entry
 from clients.dashboard.run_frame import run_frame
 from clients.dashboard.services import Services

@@ -13,12 +13,12 @@ from clients.dashboard import charts
 from clients.dashboard.elements import MARKS, Facts, box, button, empty, link, text
 from clients.dashboard.feeds import Feeds, StreamFeed
 from clients.dashboard.frame import follow
+from clients.dashboard.panels.trial_table import rows, trial_table
 from clients.dashboard.projection.moments import Moment
 from clients.dashboard.projection.run import RunView
 from clients.dashboard.projection.training import Training, curve_metric
 from clients.dashboard.run_frame import run_frame
 from clients.dashboard.services import Services
-from clients.dashboard.trial_table import rows, trial_table
 
 RECENT = 8
 """Newest trials on this page."""

@@ -7,9 +7,9 @@ from nicegui import ui
 from clients.dashboard.elements import box, empty, link
 from clients.dashboard.feeds import Feeds
 from clients.dashboard.frame import follow, frame
+from clients.dashboard.panels.trial_detail import trial_detail
 from clients.dashboard.run_frame import run_frame
 from clients.dashboard.services import Services
-from clients.dashboard.trial_detail import trial_detail
 
 
 def register(services: Services, feeds: Feeds) -> None:

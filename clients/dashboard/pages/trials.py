@@ -6,13 +6,13 @@ from typing import Any
 
 from nicegui import ui
 
-from clients.dashboard.elements import box, text
+from clients.dashboard.elements import box, text, words_filter
 from clients.dashboard.feeds import Feeds
 from clients.dashboard.frame import follow
+from clients.dashboard.panels.trial_table import rows, trial_table
 from clients.dashboard.projection.trials import KINDS, Filter, matching, proposers
 from clients.dashboard.run_frame import run_frame
 from clients.dashboard.services import Services
-from clients.dashboard.trial_table import rows, trial_table
 
 PAGE = 50
 """Rows a page."""
@@ -26,9 +26,7 @@ def register(services: Services, feeds: Feeds) -> None:
         with run_frame(services, feeds, run_id, "/trials") as feed:
             filters = box("div", "filters")
             with filters:
-                wanted = ui.input(placeholder="Filter by parameter, hypothesis, message").props(
-                    'dense outlined clearable type=search debounce=250 aria-label="Filter trials" aria-keyshortcuts=/'
-                )
+                wanted = words_filter("trials", "parameter, hypothesis, message", debounce=250)
                 # Quasar gives the control of a select no other name than its label.
                 kind = ui.select({"": "Every outcome", **{k: k for k in KINDS}}, value="", label="Outcome")
                 proposer = ui.select({"": "Proposed by anyone"}, value="", label="Proposed by")

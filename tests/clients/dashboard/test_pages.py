@@ -13,8 +13,8 @@ from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
 from nicegui.testing import User, user_simulation
 
+from clients.dashboard.acts.controls import AUTHOR
 from clients.dashboard.app import register_pages
-from clients.dashboard.controls import AUTHOR
 from clients.dashboard.door.login import LIVES
 from clients.dashboard.feeds import Feeds
 from clients.dashboard.services import Services

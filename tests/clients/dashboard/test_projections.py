@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.dashboard import charts
-from clients.dashboard.code import markup
+from clients.dashboard.panels.code import markup
 from clients.dashboard.projection import comparison
 from clients.dashboard.projection.controls import ACTIONS, refusals
 from clients.dashboard.projection.curve import Point, best_line, marks, spread

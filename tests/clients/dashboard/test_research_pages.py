@@ -10,8 +10,8 @@ from bilevel.v1 import outer_pb2, outer_pb2_grpc
 from nicegui.testing import User, user_simulation
 
 from clients.dashboard.app import register_pages
-from clients.dashboard.code import markup
 from clients.dashboard.feeds import Feeds
+from clients.dashboard.panels.code import markup
 from clients.dashboard.projection.mechanism import before_after
 from clients.dashboard.projection.research import CampaignView, passages
 from clients.dashboard.services import Services

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from bilevel.v1 import trace_pb2
 
 from clients import wording
-from clients.dashboard.code import plain
 from clients.dashboard.elements import box, tag, text
 from clients.dashboard.folding import fold
+from clients.dashboard.panels.code import plain
 
 
 def verdict_word(report: trace_pb2.GateReport) -> str:

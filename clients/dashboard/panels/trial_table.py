@@ -10,9 +10,9 @@ from nicegui import ui
 
 from clients.dashboard.elements import MARKS, box, button, column, link
 from clients.dashboard.feeds import StreamFeed
+from clients.dashboard.panels.trial_detail import trial_detail
 from clients.dashboard.projection.run import RunView
 from clients.dashboard.projection.trials import row
-from clients.dashboard.trial_detail import trial_detail
 
 COLUMNS = [
     column("number", "Trial", right=True, sortable=True),

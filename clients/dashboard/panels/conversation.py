@@ -11,10 +11,10 @@ from nicegui.element import Element
 from nicegui.elements.mixins.text_element import TextElement
 
 from clients import wording
-from clients.dashboard.code import code, plain
 from clients.dashboard.elements import box, facts, link, notice, tag, text
 from clients.dashboard.folding import fold
-from clients.dashboard.gate_report import finding_lines, gate_report
+from clients.dashboard.panels.code import code, plain
+from clients.dashboard.panels.gate_report import finding_lines, gate_report
 from clients.dashboard.projection.research import Entry, passages, round_name
 from clients.history import Spending, short
 

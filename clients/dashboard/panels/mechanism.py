@@ -6,10 +6,10 @@ from bilevel.v1 import outer_pb2
 
 from clients import wording
 from clients.campaign_history import CampaignHistory
-from clients.dashboard.code import code
 from clients.dashboard.elements import box, facts, link, notice, tag, text
 from clients.dashboard.folding import fold
-from clients.dashboard.gate_report import counts_table, finding_lines, gate_report
+from clients.dashboard.panels.code import code
+from clients.dashboard.panels.gate_report import counts_table, finding_lines, gate_report
 from clients.dashboard.part import Part
 from clients.dashboard.projection.mechanism import before_after, proposed_trials, reason_of, state_of
 from clients.dashboard.projection.run import RunView
