@@ -5,6 +5,7 @@ import re
 import urllib.request
 
 import pytest
+from bilevel.v1 import inner_pb2 as pb
 
 from service_kit.telemetry import tracing
 from service_kit.telemetry.serving import MetricsSettings, exposed
@@ -43,10 +44,12 @@ async def test_a_run_is_counted(inner: Inner, task: QuadraticTask) -> None:
         await inner.start(name)
         for _ in range(2):  # the baseline, by hand, and the first that the service drives
             await asyncio.wait_for(task.started.get(), 20)
-        watching = asyncio.create_task(inner.finished(name))
+        watch = inner.stub.WatchTrace(pb.WatchTraceRequest(run=name))
+        await watch.read()  # from here on it is one that watches
         meanwhile = await numbers(address)
         task.gate.set()
-        await watching
+        await inner.finished(name)
+        watch.cancel()
         found = await numbers(address)
     assert meanwhile["bilevel_runs_driven"] == meanwhile["bilevel_evaluations_running"] == 1
     assert meanwhile["bilevel_leases_held"] == 1
