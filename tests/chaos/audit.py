@@ -99,8 +99,8 @@ def audit(evidence: Evidence) -> list[Finding]:
             findings += _trials(stream, trace) + _replays(stream, trace) + _pauses(stream, trace)
         else:
             history = _all(outer_pb2.CampaignEvent, log)
-            findings += _rounds(stream, history, evidence.asked) + _given_up(stream, history)
-    findings += _watchers(evidence.received) + _receipts(evidence) + _answers(evidence)
+            findings += _rounds(stream, history) + _given_up(stream, history)
+    findings += _asked_again(evidence) + _watchers(evidence.received) + _receipts(evidence) + _answers(evidence)
     findings += [Finding("rows differ", text) for text in evidence.problems]
     findings += [Finding("orphans", text) for text in evidence.orphans]
     findings += [Finding("unfinished", text) for text in evidence.unfinished]
@@ -264,27 +264,32 @@ def _given_up(stream: str, log: Sequence[outer_pb2.CampaignEvent]) -> list[Findi
     return findings
 
 
-def _rounds(stream: str, log: Sequence[outer_pb2.CampaignEvent], asked: Sequence[Asked]) -> list[Finding]:
-    """A session has each of its rounds once, and no prompt is sent again after its answer was stored."""
-    findings, seen = [], Counter[tuple[str, int]]()
-    stored: dict[str, float] = {}
+def _rounds(stream: str, log: Sequence[outer_pb2.CampaignEvent]) -> list[Finding]:
+    """A session has each of its rounds once."""
+    seen = Counter[tuple[str, int]]()
     for event in log:
-        if event.WhichOneof("event") != "round_finished":
-            continue
-        finished = event.round_finished
-        if finished.turn.error:
-            continue
-        if finished.turn.round in ONCE:
-            seen[finished.session, finished.turn.round] += 1
-        mark = prompt_digest((message.role, message.content) for message in finished.turn.prompt)
-        stored[mark] = event.time.ToNanoseconds() / 1e9
-    for (session, number), count in seen.items():
-        if count > 1:
-            name = outer_pb2.ResearchRound.Name(number)  # type: ignore[arg-type]
-            findings.append(Finding("rounds asked again", f"{session}: {name} was stored {count} times"))
-    findings += [
-        Finding("rounds asked again", f"{stream}: {request.purpose} was asked again after its answer was stored")
-        for request in asked
-        if request.prompt in stored and request.at > stored[request.prompt]
+        turn = event.round_finished.turn
+        if event.WhichOneof("event") == "round_finished" and not turn.error and turn.round in ONCE:
+            seen[event.round_finished.session, turn.round] += 1
+    return [
+        Finding("rounds asked again", f"{session}: {outer_pb2.ResearchRound.Name(number)} was stored {count} times")  # type: ignore[arg-type]
+        for (session, number), count in seen.items()
+        if count > 1
     ]
-    return findings
+
+
+def _asked_again(evidence: Evidence) -> list[Finding]:
+    """No prompt is sent again after its answer was stored: by the last of the campaigns that have the same prompt."""
+    stored: dict[str, float] = {}
+    for log in evidence.logs.values():
+        for event in log:
+            if isinstance(event, outer_pb2.CampaignEvent) and event.WhichOneof("event") == "round_finished":
+                turn, at = event.round_finished.turn, event.time.ToNanoseconds() / 1e9
+                mark = prompt_digest((message.role, message.content) for message in turn.prompt)
+                if not turn.error:
+                    stored[mark] = max(at, stored.get(mark, at))
+    return [
+        Finding("rounds asked again", f"{request.purpose} was asked again after its answer was stored")
+        for request in evidence.asked
+        if request.at > stored.get(request.prompt, request.at)
+    ]

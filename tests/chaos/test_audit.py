@@ -90,6 +90,17 @@ def test_a_sound_log_passes() -> None:
     assert audit(sound()) == []
 
 
+def test_campaigns_that_ask_alike_are_not_taken_for_one_that_asks_again() -> None:
+    e, other = sound(), "campaigns/other"
+    e.logs[other] = [outer_pb2.CampaignEvent.FromString(event.SerializeToString()) for event in e.logs[CAMPAIGN]]
+    for event in e.logs[other]:
+        event.campaign = other
+        event.time.FromNanoseconds(event.time.ToNanoseconds() + 10_000_000_000)
+    e.last_numbers[other] = e.last_numbers[CAMPAIGN]
+    e.asked.append(Asked(105.0, "explore", prompt_digest(PROMPT)))
+    assert audit(e) == []
+
+
 def drop_an_event(e: Evidence) -> None:
     del e.logs[RUN][8]
 
