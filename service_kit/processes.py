@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,14 @@ import psutil
 import structlog
 
 from service_kit.errors import ServiceError
-from service_kit.strays import MARK, kill_strays, marked, new_mark
+from service_kit.strays import MARK, kill_strays, marked, new_mark, this_process
 
 log = structlog.get_logger("service_kit.processes")
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_WARDEN = Path(__file__).with_name("strays.py")
+_wardens: dict[int, subprocess.Popen[bytes]] = {}
+"""By the pid of its owner, which a forked child is not."""
 _KEEP = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
 
 
@@ -56,6 +60,7 @@ async def spawn(
         raise RuntimeError("spawn must be called from the main thread: a child dies with the thread that started it")
     if shutil.which(argv[0], path=env.get("PATH", os.defpath)) is None:
         raise ServiceError(f"the command {argv[0]!r} cannot be run", hint="Check that it is installed and executable.")
+    _ward()
     mark = new_mark()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
@@ -70,6 +75,21 @@ async def spawn(
         start_new_session=True,
     )
     return ProcessGroup(process, mark)
+
+
+def _ward() -> None:
+    """Have a warden: it outlives this process, and kills what that leaves behind when a supervisor died with it."""
+    warden = _wardens.get(os.getpid())
+    if sys.platform != "linux" or (warden is not None and warden.poll() is None):
+        return
+    _wardens[os.getpid()] = subprocess.Popen(
+        [sys.executable, "-I", "-S", str(_WARDEN), this_process()],
+        env={name: os.environ[name] for name in (MARK,) if name in os.environ},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 class ProcessGroup:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import subprocess
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service_kit import strays
+from service_kit import processes, strays
 from service_kit.errors import ServiceError
 from service_kit.processes import ProcessGroup, clean_environment, spawn
 
@@ -80,28 +81,98 @@ async def test_what_a_command_leaves_behind_when_it_ends_by_itself_is_killed_too
     assert not psutil.pid_exists(pid)
 
 
-async def test_the_tree_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    parent = tmp_path / "parent.py"
-    parent.write_text(
-        "import asyncio, sys\n"
-        "from service_kit.processes import clean_environment, spawn\n"
-        "async def main():\n"
-        "    group = await spawn([sys.executable, '-c', sys.argv[1], *sys.argv[2:]], env=clean_environment())\n"
-        "    await group.wait()\n"
-        "asyncio.run(main())\n"
-    )
-    root = Path(__file__).parents[2]
-    env = clean_environment() | {"PYTHONPATH": str(root)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(parent), TREE, *KINDS, env=env, stdout=PIPE, stderr=PIPE
-    )
+PARENT = """
+import asyncio, os, sys
+from service_kit.processes import clean_environment, spawn
+async def main():
+    group = await spawn([sys.executable, '-c', sys.argv[1], *sys.argv[2:]], env=clean_environment())
+    print('supervisor', group.pid, flush=True)
+    await group.wait()
+asyncio.run(main())
+"""
+
+
+async def service_with_a_tree() -> tuple[asyncio.subprocess.Process, dict[str, int]]:
+    """A process that has started a tree, all of it known to run, and the pids of that."""
+    env = clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", PARENT, TREE, *KINDS, env=env, stdout=PIPE)
     assert process.stdout is not None
-    for _ in range(len(KINDS) + 1):
-        assert await process.stdout.readline()
-    process.kill()
-    # Every descendant holds the pipe open, so its end is the moment the last of them has died.
-    assert await asyncio.wait_for(process.stdout.read(), 10) == b""
+    lines = [(await process.stdout.readline()).split() for _ in range(len(KINDS) + 2)]
+    return process, {kind.decode(): int(pid) for kind, pid in lines}
+
+
+async def all_gone(process: asyncio.subprocess.Process) -> None:
+    """Every descendant holds the pipe open, so its end is the moment the last of them has died."""
+    assert process.stdout is not None
+    assert await asyncio.wait_for(process.stdout.read(), 20) == b""
     await process.wait()
+
+
+def kill_in_one_moment(*pids: int) -> None:
+    """None of them gets to act on the death of another."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in pids:
+            os.kill(pid, number)
+
+
+def warden_of(process: asyncio.subprocess.Process) -> psutil.Process:
+    (found,) = [child for child in psutil.Process(process.pid).children() if "strays.py" in child.cmdline()[3]]
+    return found
+
+
+async def test_the_tree_dies_with_a_parent_that_is_killed() -> None:
+    process, _ = await service_with_a_tree()
+    process.kill()
+    await all_gone(process)
+
+
+async def test_nothing_outlives_a_service_and_a_supervisor_that_are_killed_in_one_moment() -> None:
+    process, pids = await service_with_a_tree()
+    kill_in_one_moment(process.pid, pids["supervisor"])
+    await all_gone(process)
+    assert not [kind for kind, pid in pids.items() if running(pid)]
+
+
+async def test_what_a_killed_warden_missed_ends_when_anything_else_starts_a_tree() -> None:
+    process, pids = await service_with_a_tree()
+    other, others = await service_with_a_tree()
+    warden = warden_of(process)
+    kill_in_one_moment(process.pid, pids["supervisor"], warden.pid)
+    await process_ended(process.pid)
+    assert running(pids["daemon"]), "this test shows nothing if it has ended by itself"
+    started, _ = await service_with_a_tree()
+    await all_gone(process)
+    assert all(running(pid) for pid in others.values()), "their owner lives"
+    for living in (other, started):
+        living.kill()
+        await all_gone(living)
+
+
+async def test_a_service_gets_another_warden_with_its_next_tree() -> None:
+    await (await spawn(["true"], env=clean_environment())).wait()
+    first = processes._wardens[os.getpid()]
+    first.kill()
+    first.wait()
+    await (await spawn(["true"], env=clean_environment())).wait()
+    assert processes._wardens[os.getpid()].poll() is None
+
+
+async def process_ended(pid: int) -> None:
+    while running(pid):  # noqa: ASYNC110 (nothing tells)
+        await asyncio.sleep(0.01)
+
+
+def test_only_an_owner_that_is_known_to_be_dead_counts_as_dead() -> None:
+    here = strays.this_process()
+    namespaces, pid, start = here.split(".")
+    assert strays.may_live(here)
+    assert not strays.may_live(f"{namespaces}.{pid}.{int(start) - 1}"), "the pid is another process's by now"
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert not strays.may_live(f"{namespaces}.{ended.pid}.{start}")
+    assert strays.may_live(f"1{namespaces}.{ended.pid}.{start}"), "its namespace cannot be looked into"
+    assert strays.may_live("outer"), "no owner of ours"
+    assert not strays.may_live(f"{namespaces}.1.{start}"), "init is visible, whoever it belongs to"
 
 
 async def test_a_descendant_that_kills_its_supervisor_leaves_nobody_behind() -> None:
@@ -169,7 +240,7 @@ async def test_the_command_sees_exactly_the_given_environment(monkeypatch: pytes
     assert group.stdout is not None
     only, mark = (await group.stdout.read()).splitlines()
     assert only == b"ONLY=this"
-    assert re.fullmatch(rb"BILEVEL_PROCESS_TREES=[0-9a-f]{32}", mark)
+    assert re.fullmatch(rb"BILEVEL_PROCESS_TREES=[0-9+]+\.\d+\.\d+-[0-9a-f]{16}", mark)
     await group.wait()
 
 
