@@ -21,7 +21,7 @@ from service_kit import context
 from service_kit.errors import ServiceError, StorageFailed
 from service_kit.leases import LeaseLost
 from service_kit.telemetry import metrics
-from service_kit.waits import Wait
+from service_kit.waits import Unexpected, Wait
 
 PULSE_SECONDS = 1.0
 
@@ -114,7 +114,7 @@ class Drivers:
             log.info("another service goes on with the run, or it was cancelled")
             await self._loops.retire(run_id)
         finally:
-            self._store.waits.end(stream_of(run_id))
+            self._store.waits.forget(stream_of(run_id))
 
     async def _attended(self, run_id: str) -> bool:
         """Drive the run under its lease. False where the database did not let that begin."""
@@ -126,11 +126,22 @@ class Drivers:
         except StorageFailed as error:
             self._wait(run_id, error)
             return False
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 (logged below)
+            # Nobody awaits a driver: the run would rest until the service starts again, and nothing would say why.
+            self._wait(run_id, Unexpected(error))
+            return False
         return True
 
-    def _wait(self, run_id: str, error: StorageFailed) -> None:
-        if self._store.waits.begin(stream_of(run_id), error.message):
-            log.error("the run waits for its database", reason=error.message, hint=error.hint)
+    def _wait(self, run_id: str, error: StorageFailed) -> float:
+        """Let it be known that the run waits; returns for how many seconds."""
+        wait = self._store.waits.begin(stream_of(run_id), error.message)
+        if wait is None:
+            return PULSE_SECONDS
+        said = {"reason": error.message, "hint": error.hint, "pause": wait.pause}
+        log.error("the run waits for its database", exc_info=error.__cause__, **said)
+        return wait.pause
 
     async def _go_on(self, run_id: str) -> None:
         """Drive the run until it stops, over failures of the database."""
@@ -143,8 +154,7 @@ class Drivers:
                     await self._back_again(run_id, wait)
                 await self._drive_here(run_id)
             except StorageFailed as error:
-                self._wait(run_id, error)
-                await asyncio.sleep(PULSE_SECONDS)
+                await asyncio.sleep(self._wait(run_id, error))
             else:
                 return
 

@@ -95,8 +95,9 @@ class Driver:
         done, _ = await asyncio.wait(self._flights.values(), return_when=asyncio.FIRST_COMPLETED)
         self._flights = {number: task for number, task in self._flights.items() if task not in done}
         self._wait = False
-        for task in done:
-            task.result()
+        errors = [error for task in done if (error := task.exception()) is not None]  # all, or asyncio complains
+        if errors:
+            raise errors[0]
 
     async def _abort(self) -> None:
         """Kill what is in the air; it is begun again when the run goes on."""

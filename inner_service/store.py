@@ -203,6 +203,8 @@ class Store:
                     await asyncio.sleep(0.2)
                 else:
                     self._remember(attempt.after)
+                    if attempt.after.run.decided_trials > before.run.decided_trials:
+                        self.waits.got_on(stream_of(run_id))
                     chronicle.tell(attempt.after, attempt.events)
                     return attempt.commit(attempt.after)
 

@@ -161,6 +161,8 @@ class Store:
             if happening:
                 query = update(campaigns).where(campaigns.c.id == campaign_id)
                 await connection.execute(query.values(**_row(campaign)))
+        if any(isinstance(event, events.CycleFinished) for event in happening):
+            self.waits.got_on(stream)
         return campaign
 
     async def campaigns(self, limit: int, before: int | None = None) -> list[tuple[int, Campaign]]:

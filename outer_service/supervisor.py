@@ -25,7 +25,7 @@ from service_kit.leases import LeaseLost
 from service_kit.llm.client import LanguageModel
 from service_kit.patience import AvailabilityChanged
 from service_kit.telemetry import metrics
-from service_kit.waits import Wait
+from service_kit.waits import Unexpected, Wait
 
 _NEWS = frozenset(("checkpoint_reached", "run_state_changed", "trial_decided"))
 
@@ -155,7 +155,7 @@ class Supervisor:
         except LeaseLost:
             log.info("another service goes on with the campaign, or it was cancelled")
         finally:
-            self._store.waits.end(name)
+            self._store.waits.forget(name)
 
     async def _attended(self, campaign_id: str) -> bool:
         """Supervise the campaign under its lease. False where the database did not let that begin."""
@@ -168,11 +168,22 @@ class Supervisor:
         except StorageFailed as error:
             self._wait(campaign_id, error)
             return False
+        except LeaseLost:
+            raise
+        except Exception as error:  # noqa: BLE001 (logged below)
+            # Nobody awaits this: the campaign would rest until the service starts again, and nothing would say why.
+            self._wait(campaign_id, Unexpected(error))
+            return False
         return True
 
-    def _wait(self, campaign_id: str, error: StorageFailed) -> None:
-        if self._store.waits.begin(stream_of(campaign_id), error.message):
-            log.error("the campaign waits for its database", reason=error.message, hint=error.hint)
+    def _wait(self, campaign_id: str, error: StorageFailed) -> float:
+        """Let it be known that the campaign waits; returns for how many seconds."""
+        wait = self._store.waits.begin(stream_of(campaign_id), error.message)
+        if wait is None:
+            return _PULSE_SECONDS
+        said = {"reason": error.message, "hint": error.hint, "pause": wait.pause}
+        log.error("the campaign waits for its database", exc_info=error.__cause__, **said)
+        return wait.pause
 
     async def _over_failures(self, campaign_id: str) -> None:
         """Supervise to the end, over failures of the database."""
@@ -184,8 +195,7 @@ class Supervisor:
                     await self._back_again(campaign_id, wait)
                 await self._go_on(campaign_id)
             except StorageFailed as error:
-                self._wait(campaign_id, error)
-                await asyncio.sleep(_PULSE_SECONDS)
+                await asyncio.sleep(self._wait(campaign_id, error))
             else:
                 return
 

@@ -20,19 +20,15 @@ WAYS = pytest.mark.parametrize(
 
 
 class Switch:
-    """Runs one statement at the beginning of every transaction. To be made while none is under way."""
+    """Runs one statement whenever a connection is taken for a transaction. To be made while none is under way."""
 
     def __init__(self, store: Any) -> None:
         self.engine = store._database._engine.sync_engine
         self._statement = ""
-        event.listen(self.engine, "begin", self._apply, insert=True)  # before BEGIN IMMEDIATE, which may be refused
+        event.listen(self.engine, "checkout", lambda raw, *_: raw.cursor().execute(self._statement or "SELECT 1"))
 
     def to(self, statement: str) -> None:
         self._statement = statement
-
-    def _apply(self, connection: Any) -> None:
-        if self._statement:
-            connection.exec_driver_sql(self._statement)
 
 
 async def bilevel(*arguments: str) -> str:

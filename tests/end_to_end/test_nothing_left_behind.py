@@ -49,7 +49,15 @@ def test_ctrl_c_leaves_no_process_behind(user: User, own_task: str, moment: str)
         assert process.returncode == 130, (output, errors)
         assert "Traceback" not in output + errors
     assert user.processes() == []
-    assert not [child for child in descendants if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+    wait_until(lambda: not any(alive(child) for child in descendants), 10, "the end of every descendant")
+
+
+def alive(process: psutil.Process) -> bool:
+    """A warden sees the end of its service before it ends itself."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)])

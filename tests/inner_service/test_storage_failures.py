@@ -10,6 +10,7 @@ import pytest
 from bilevel.v1 import inner_pb2 as pb
 from bilevel.v1 import trace_pb2
 from sqlalchemy import event
+from structlog.testing import capture_logs
 
 from clients.doctor import Severity
 from clients.doctor import services as doctor
@@ -17,7 +18,8 @@ from inner_service import store as store_module
 from inner_service import trace
 from inner_service.run import RunState
 from inner_service.store import Store
-from service_kit.errors import InvalidArgument, ServiceError
+from service_kit import waits
+from service_kit.errors import InvalidArgument, ServiceError, StorageFailed
 from service_kit.probe import probe
 from service_kit.status import remote_error
 from service_kit.waits import WAITS
@@ -91,7 +93,6 @@ async def waiting(inner: Inner, name: str) -> trace_pb2.Run:
     return run
 
 
-@pytest.mark.long  # a command beside a busy service takes its time
 async def test_that_a_run_waits_is_seen_while_it_does(inner: Inner, task: QuadraticTask) -> None:
     switch = Switch(inner.runs.store)
     name = await held(inner, task)
@@ -130,6 +131,59 @@ async def test_a_run_whose_lease_cannot_be_taken_is_driven_later(inner: Inner) -
     await waiting(inner, name)
     switch.to("PRAGMA query_only=OFF")
     await goes_on(inner, name, "readonly database")
+
+
+async def test_a_disk_that_takes_small_writes_only_does_not_burn_money(
+    inner: Inner, endpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is stored but new trials, so that each attempt asks the model and then fails."""
+    monkeypatch.setattr(waits, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(waits, "LONGEST_PAUSE", 0.4)
+    store, pauses, full = inner.runs.store, list[float](), True
+    attempt, begin = store._attempt, store.waits.begin
+
+    def almost_full(connection: Any, attempted: Any, *rest: Any) -> None:
+        if full and any(isinstance(e, trace.TrialProposed) and e.trial.number for e in attempted.events):
+            raise StorageFailed("the database cannot be written: disk is full")
+        attempt(connection, attempted, *rest)
+
+    def noted(name: str, reason: str) -> waits.Wait | None:
+        if (wait := begin(name, reason)) is not None:
+            pauses.append(wait.pause)
+        return wait
+
+    monkeypatch.setattr(store, "_attempt", almost_full)
+    monkeypatch.setattr(store.waits, "begin", noted)
+    name = await inner.create()
+    await inner.start(name)
+    async with asyncio.timeout(20):
+        while len(pauses) < 6:  # noqa: ASYNC110 (nothing is told)
+            await asyncio.sleep(0.05)
+    assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.4, 0.4]
+    assert "rests 0.4 s first" in (await waiting(inner, name)).state_reason
+    assert len(endpoint.prompts) <= len(pauses) + 1, "asked once for each attempt"
+    full = False
+    await goes_on(inner, name, "disk is full")
+
+
+async def test_whatever_else_keeps_a_lease_from_being_taken_is_loud_and_tried_again(
+    inner: Inner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, name = inner.runs.store, await inner.create()
+    keep = store.leases.keep
+
+    async def broken(_: str) -> bool:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr(store.leases, "keep", broken)
+    with capture_logs() as logs:
+        await inner.start(name)
+        assert "internal error (ZeroDivisionError)" in (await waiting(inner, name)).state_reason
+    assert [line for line in logs if isinstance(line.get("exc_info"), ZeroDivisionError)]
+    monkeypatch.setattr(store.leases, "keep", keep)
+    events = await asyncio.wait_for(inner.finished(name), 40)
+    assert [e.trial_decided.number for e in events if e.HasField("trial_decided")] == [0, 1, 2, 3]
+    assert WAITS not in (await inner.run(name)).state_reason
 
 
 async def test_a_file_that_the_system_does_not_let_grow(tmp_path: Path, served, task, endpoint) -> None:

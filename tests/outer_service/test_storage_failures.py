@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from bilevel.v1 import outer_pb2 as pb
 from bilevel.v1 import outer_pb2_grpc, trace_pb2
+from structlog.testing import capture_logs
 
 from clients.doctor import Severity
 from clients.doctor import services as doctor
@@ -156,3 +157,19 @@ async def test_a_campaign_whose_lease_cannot_be_taken_is_supervised_later(servic
     await services.start(run)
     here.switch.to("PRAGMA query_only=OFF")
     await here.goes_on(campaign.name, "readonly database")
+
+
+async def test_whatever_else_keeps_a_lease_from_being_taken_is_loud_and_tried_again(
+    services: Any, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: str) -> bool:
+        raise ZeroDivisionError("a mistake of ours")
+
+    run = await services.run(trials=5)
+    with monkeypatch.context() as patched, capture_logs() as logs:
+        patched.setattr(here.store.leases, "keep", broken)
+        campaign = await here.campaign(run, levels=[pb.LEVEL_CONFIGURATION])
+        await here.waiting(campaign.name, "internal error (ZeroDivisionError)")
+    assert [line for line in logs if isinstance(line.get("exc_info"), ZeroDivisionError)]
+    await services.start(run)
+    await here.goes_on(campaign.name, "internal error (ZeroDivisionError)")
