@@ -1,7 +1,9 @@
 """Leases: which process works on something that several could work on, such as the driver of a run.
 
-A lease has a name, an owner and a time until which it holds, by the database's own clock; its owner renews it. Whoever
-finds one that has run out may take it over. Names form a tree: ``runs/a/trials/1`` is below ``runs/a``.
+A lease has a name, an owner and a time until which it holds, by the database's own clock; its owner renews it each
+second. Whoever finds one that has run out may take it over, and one that nobody has renewed for as long as a lease
+lasts, whatever the database's clock says: it may have been set back. Names form a tree: ``runs/a/trials/1`` is below
+``runs/a``.
 
 Ownership: one :class:`Leases` a process; it borrows the :class:`~service_kit.database.Database`. Concurrency: taking a
 lease is one statement, so that it has one owner at most. A lease alone cannot stop a process that was asleep while its
@@ -12,9 +14,11 @@ lease ran out; :meth:`Leases.check` can. Called in a transaction that writes, it
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Column, Connection, Double, MetaData, String, Table, delete, or_, select, update
@@ -47,6 +51,16 @@ class LeaseLost(ServiceError):
         super().__init__(f"{name} is no longer worked on by this process")
 
 
+@dataclass(frozen=True, slots=True)
+class _Sighting:
+    """A lease of another process, as it was found."""
+
+    owner: str
+    until: float
+    first: float
+    """When it was first found like this, in this process's monotonic seconds."""
+
+
 class _Now(FunctionElement[float]):
     """The database's clock, in seconds since 1970; it goes on within a transaction."""
 
@@ -67,12 +81,17 @@ def _postgresql_now(_element: Any, _compiler: Any, **_: Any) -> str:
 class Leases:
     """The leases of one process."""
 
-    def __init__(self, database: Database, seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, database: Database, seconds: float = LEASE_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """``seconds`` is how long a lease lasts, the same in all processes of a database."""
         self.owner = secrets.token_hex(8)
         self.seconds = seconds
         self._database = database
         self._held: set[str] = set()
         self._taking: set[str] = set()
+        self._clock = clock
+        self._sightings: dict[str, _Sighting] = {}
 
     async def acquire(self, name: str) -> bool:
         """Take a lease. False while it is another's, or is held by another part of this process."""
@@ -89,6 +108,8 @@ class Leases:
         dialect = sqlite if self._database.is_sqlite else postgresql
         wanted = dialect.insert(_leases).values(name=name, owner=self.owner, until=_Now() + self.seconds)
         free = or_(_leases.c.owner == self.owner, _leases.c.until < _Now())
+        if (seen := self._sightings.get(name)) is not None and self._abandoned(seen):
+            free = or_(free, (_leases.c.owner == seen.owner) & (_leases.c.until == seen.until))
         statement = wanted.on_conflict_do_update(
             index_elements=[_leases.c.name],
             set_={"owner": wanted.excluded.owner, "until": wanted.excluded.until},
@@ -120,9 +141,21 @@ class Leases:
 
     async def of_others(self, name: str = "") -> frozenset[str]:
         """Names at and below ``name`` that other living processes hold; all without a name."""
-        query = select(_leases.c.name).where(_leases.c.owner != self.owner, _leases.c.until >= _Now())
+        query = select(_leases).where(_leases.c.owner != self.owner, _leases.c.until >= _Now())
         query = query.where(_within(name)) if name else query
-        return frozenset(row.name for row in await self._database.fetch(query))
+        found = {row.name: self._sighting(row.name, row.owner, row.until) for row in await self._database.fetch(query)}
+        self._sightings = {**self._sightings, **found} if name else found
+        return frozenset(name for name, seen in found.items() if not self._abandoned(seen))
+
+    def _sighting(self, name: str, owner: str, until: float) -> _Sighting:
+        seen = self._sightings.get(name)
+        if seen is not None and (seen.owner, seen.until) == (owner, until):
+            return seen
+        return _Sighting(owner, until, self._clock())
+
+    def _abandoned(self, seen: _Sighting) -> bool:
+        """Whether its owner has not renewed it for as long as it lasts."""
+        return self._clock() - seen.first > self.seconds
 
     def revoke(self, connection: Connection, name: str) -> None:
         """End all leases at and below ``name`` in the connection's transaction, whoever owns them."""

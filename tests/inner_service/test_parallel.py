@@ -1,6 +1,7 @@
 """Several candidates at the same time: never two alike, in batches or as places become free, over restarts."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inner_service.choice import Option
+from inner_service.driving import Driver
 from inner_service.round import Round
 from inner_service.run import Run, RunSpec, Search, Trial
 from mechanisms.interface import Candidate, Origin
+from service_kit.leases import LeaseLost
 from tests.inner_service.test_budgets import START, TASK
 
 ASYNCHRONOUS = trace_pb2.PARALLEL_MODE_ASYNCHRONOUS
@@ -142,6 +145,21 @@ async def test_pausing_works_off_what_is_in_the_air(inner, task) -> None:
     assert paused.run_state_changed.reason == "lunch"
     assert (await inner.run(name)).decided_trials == 3
     assert task.running == 0
+
+
+async def test_of_several_flights_that_lose_the_lease_at_once_no_error_is_left_for_asyncio_to_report(inner) -> None:
+    driver, reported = Driver(await inner.runs._loops.of((await inner.create()).split("/")[1])), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: reported.append(what))
+
+    async def lost() -> Trial:
+        raise LeaseLost("runs/r")
+
+    driver._flights = {number: asyncio.create_task(lost()) for number in (1, 2)}
+    await asyncio.wait(driver._flights.values())
+    with pytest.raises(LeaseLost):
+        await driver._land()
+    gc.collect()
+    assert reported == []
 
 
 async def test_a_model_that_fails_while_others_fly_lets_them_land_first(inner, task, endpoint) -> None:

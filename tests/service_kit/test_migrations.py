@@ -1,5 +1,6 @@
 """Each service's tables come from its revisions, up and down, on both databases, from whatever a database holds."""
 
+import asyncio
 import importlib
 
 import pytest
@@ -25,6 +26,16 @@ async def test_the_revisions_lead_to_the_tables(schema: Schema, database_url: st
     async with database.transaction() as connection:
         assert await connection.run_sync(schema.difference) == []
     await database.close()
+
+
+async def test_services_that_start_at_one_moment_on_an_empty_database_make_its_tables_once(
+    schema: Schema, database_url: str
+) -> None:
+    opened = await asyncio.gather(*(Database.open(database_url, schema) for _ in range(4)))
+    for database in opened:
+        async with database.transaction() as connection:
+            assert await connection.run_sync(schema.difference) == []
+        await database.close()
 
 
 async def test_every_revision_goes_down_and_up_again(schema: Schema, database_url: str) -> None:
