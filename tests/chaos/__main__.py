@@ -31,7 +31,7 @@ from outer_service import translate as outer_translate
 from service_kit.leases import LEASE_SECONDS
 from tests.chaos.audit import KINDS, Evidence, Finding, audit
 from tests.chaos.endpoint import RecordingEndpoint
-from tests.chaos.processes import Children, Database, Service, Target, adopt_orphans, hit, leftovers, watch_over
+from tests.chaos.processes import Children, Database, Family, Service, Target, adopt_orphans, hit, leftovers, watch_over
 from tests.chaos.workload import Journal, Workload
 from tests.postgres import binaries
 
@@ -118,7 +118,7 @@ async def _weather(
     outer = Service("outer", folder, "outer_service", "--inner", inner[0].address, "--database", urls[1], env=model)
     await outer.start()
     services = [researcher, task, *inner, outer]
-    targets: list[Target] = [*services, Children(task), *([server] if server else [])]
+    targets: list[Target] = [*services, Children(task), Family(task), *([server] if server else [])]
     raging = True
     watching = asyncio.create_task(watch_over(targets, lambda: raging))
     journal = Journal(folder / "journal.jsonl")
@@ -167,9 +167,9 @@ async def _rage(storm: Storm, targets: list[Target], rng: random.Random, kills: 
     sys.stderr.write("\n")
 
 
-async def _wake(pid: int, seconds: float) -> None:
+async def _wake(pids: tuple[int, ...], seconds: float) -> None:
     await asyncio.sleep(seconds)
-    hit(pid, signal.SIGCONT)
+    hit(pids, signal.SIGCONT)
 
 
 async def _read(evidence: Evidence, urls: list[str]) -> None:

@@ -94,9 +94,17 @@ class Service:
         if self.ended:
             self._start()
 
-    def victims(self) -> list[int]:
-        """The pids that may be hit."""
-        return [] if self.ended or self._process is None else [self._process.pid]
+    def victims(self) -> list[tuple[int, ...]]:
+        """What may be hit: pids, those of a tuple in one moment."""
+        return [] if self.ended or self._process is None else [(self._process.pid,)]
+
+    def below(self) -> list[psutil.Process]:
+        """Its living descendants, and theirs."""
+        found: list[psutil.Process] = []
+        for (pid,) in self.victims():
+            with contextlib.suppress(psutil.Error):
+                found += psutil.Process(pid).children(recursive=True)
+        return found
 
     async def end(self) -> None:
         """Stop it for good, kindly first."""
@@ -119,15 +127,27 @@ class Children:
     def __init__(self, service: Service) -> None:
         self.name, self._service = "evaluation", service
 
-    def victims(self) -> list[int]:
-        found: list[int] = []
-        for pid in self._service.victims():
-            with contextlib.suppress(psutil.Error):
-                found += [child.pid for child in psutil.Process(pid).children(recursive=True)]
-        return found
+    def victims(self) -> list[tuple[int, ...]]:
+        return [(child.pid,) for child in self._service.below()]
 
     def revive(self) -> None:
         return
+
+
+class Family(Children):
+    """A task service and the supervisor of one of its evaluations, hit in one moment: neither sees the other die."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.name = "task and supervisor"
+
+    def victims(self) -> list[tuple[int, ...]]:
+        found = []
+        for child in self._service.below():
+            with contextlib.suppress(psutil.Error):
+                if any(word.endswith("supervisor.py") for word in child.cmdline()):
+                    found += [(*service, child.pid) for service in self._service.victims()]
+        return found
 
 
 class Database:
@@ -141,9 +161,9 @@ class Database:
         self.server._execute(f"CREATE DATABASE {name}_loop")
         return self.server.url(f"{name}_loop")
 
-    def victims(self) -> list[int]:
+    def victims(self) -> list[tuple[int, ...]]:
         process = self.server._process
-        return [process.pid] if process is not None and process.poll() is None else []
+        return [(process.pid,)] if process is not None and process.poll() is None else []
 
     def revive(self) -> None:
         if not self.victims():
@@ -166,12 +186,16 @@ async def watch_over(targets: Sequence[Target], keep: Callable[[], bool]) -> Non
         await asyncio.sleep(0.3)
 
 
-def hit(pid: int, number: signal.Signals) -> bool:
-    """Send a signal; whether there was something to hit."""
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return False
+def hit(pids: Sequence[int], number: signal.Signals) -> bool:
+    """Send a signal to all in one moment, none seeing another die of it; whether there was something to hit."""
+    stopped_first = number is signal.SIGKILL and len(pids) > 1
+    for step in (signal.SIGSTOP, number) if stopped_first else (number,):
+        try:
+            for pid in pids:
+                os.kill(pid, step)
+        except ProcessLookupError:
+            hit(pids[: pids.index(pid)], signal.SIGCONT)
+            return False
     return True
 
 
