@@ -29,6 +29,8 @@ CONNECTIONS = 10
 BUSY_SECONDS = 30
 """How long SQLite waits for a writer of another process."""
 CONNECT_SECONDS = 10
+IDLE_SECONDS = 30.0
+"""How long PostgreSQL keeps the locks of a process that is frozen in the middle of a transaction; then it undoes it."""
 _WRITES = "bilevel_writes"
 
 
@@ -145,6 +147,7 @@ class PostgresEngine:
         )
         self._reading = self._writing.execution_options(isolation_level="REPEATABLE READ")
         self.sync_engine = self._writing.sync_engine
+        event.listen(self.sync_engine, "connect", _prepare_postgresql)
 
     @asynccontextmanager
     async def connect(self, *, writing: bool) -> AsyncIterator[Transaction]:
@@ -157,6 +160,13 @@ class PostgresEngine:
 
     async def close(self) -> None:
         await self._writing.dispose()
+
+
+def _prepare_postgresql(connection: Any, _record: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = {IDLE_SECONDS * 1000:.0f}")  # milliseconds
+    cursor.close()
+    connection.commit()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

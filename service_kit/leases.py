@@ -88,14 +88,15 @@ class Leases:
         self.owner = secrets.token_hex(8)
         self.seconds = seconds
         self._database = database
-        self._held: set[str] = set()
+        self._held: dict[str, object] = {}
+        """Names, each with a token of its last taking."""
         self._taking: set[str] = set()
         self._clock = clock
         self._sightings: dict[str, _Sighting] = {}
 
     async def acquire(self, name: str) -> bool:
         """Take a lease. False while it is another's, or is held by another part of this process."""
-        if name in self._held | self._taking:
+        if name in self._held or name in self._taking:
             return False
         self._taking.add(name)
         try:
@@ -117,27 +118,30 @@ class Leases:
         ).returning(_leases.c.owner)
         taken = bool(await self._database.write(statement))
         if taken:
-            self._held.add(name)
+            self._held[name] = object()
             metrics.LEASES.set(len(self._held))
         return taken
 
     async def release(self, name: str) -> None:
         """Give a lease back; one that is another's stays."""
-        self._held.discard(name)
+        self._held.pop(name, None)
         metrics.LEASES.set(len(self._held))
         mine = (_leases.c.name == name) & (_leases.c.owner == self.owner)
         await self._database.write(delete(_leases).where(mine).returning(_leases.c.name))
 
     async def renew(self) -> frozenset[str]:
         """Keep everything that this process holds; returns the names of what it has lost."""
-        expected = frozenset(self._held)
+        expected = dict(self._held)
         if not expected:
-            return expected
+            return frozenset()
         renewed = update(_leases).where(_leases.c.owner == self.owner).values(until=_Now() + self.seconds)
-        lost = expected - {row.name for row in await self._database.write(renewed.returning(_leases.c.name))}
-        self._held -= lost
+        kept = {row.name for row in await self._database.write(renewed.returning(_leases.c.name))}
+        # What was given back meanwhile is not lost, nor is what was taken again since.
+        lost = {name for name in expected.keys() - kept if self._held.get(name) is expected[name]}
+        for name in lost:
+            del self._held[name]
         metrics.LEASES.set(len(self._held))
-        return lost
+        return frozenset(lost)
 
     async def of_others(self, name: str = "") -> frozenset[str]:
         """Names at and below ``name`` that other living processes hold; all without a name."""

@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from inner_service.tables import SCHEMA
+from service_kit import engines
 from service_kit.database import Database
+from service_kit.errors import StorageFailed
 from service_kit.leases import LeaseLost, Leases
 
 NAME, SECONDS = "runs/a", 10.0
@@ -96,3 +99,50 @@ async def test_a_clock_that_is_set_forward_moves_the_lease_and_the_former_owner_
     with pytest.raises(LeaseLost):
         await both.write_as_one()
     assert not await both.one.keep(NAME)
+
+
+async def test_what_is_given_back_and_taken_again_during_a_renewal_is_not_lost(
+    both: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await both.one.acquire(NAME)
+    assert await both.one.acquire("runs/b")
+    write = both.database.write
+
+    async def interrupted(statement: Any) -> Any:
+        monkeypatch.undo()
+        await both.one.release(NAME)
+        await both.one.release("runs/b")
+        renewed = await write(statement)
+        assert await both.one.acquire(NAME)
+        return renewed
+
+    monkeypatch.setattr(both.database, "write", interrupted)
+    assert await both.one.renew() == frozenset()
+    assert not await both.one.acquire(NAME), "it is held"
+    assert await both.one.renew() == frozenset()
+    await both.write_as_one()
+
+
+async def test_an_owner_that_freezes_in_the_middle_of_a_transaction_is_followed_all_the_same(
+    postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction holds the lease's row. To the database, a frozen process is one that sends nothing."""
+    monkeypatch.setattr(engines, "IDLE_SECONDS", 0.3)
+    with postgres.database() as url:
+        frozen, other = await Database.open(url, SCHEMA), await Database.open(url, SCHEMA)
+        one, two = Leases(frozen, 0.1), Leases(other, SECONDS)
+        assert await one.acquire(NAME)
+
+        async def write_frozen() -> None:
+            async with frozen.transaction() as connection:
+                with one.guard(NAME):
+                    await connection.run_sync(one.check)
+                while not await two.acquire(NAME):
+                    pass
+                await connection.execute(text("DELETE FROM leases"))
+
+        with pytest.raises(StorageFailed):
+            await write_frozen()
+        assert not await one.keep(NAME)
+        await frozen.close()
+        await other.close()
