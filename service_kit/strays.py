@@ -18,7 +18,6 @@ none is delegated to it.
 from __future__ import annotations
 
 import os
-import secrets
 import select
 import signal
 import sys
@@ -47,7 +46,7 @@ def this_process() -> str:
 
 def new_mark() -> str:
     """A mark that no other tree has, of a tree that this process owns."""
-    return f"{this_process()}-{secrets.token_hex(8)}"
+    return f"{this_process()}-{os.urandom(8).hex()}"
 
 
 def marked(mark: str) -> str:
