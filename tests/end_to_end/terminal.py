@@ -29,7 +29,7 @@ class Terminal:
         self.raw = ""
         self.process = pexpect.spawn(
             command[0], list(command[1:]), cwd=str(folder), env=dict(environment), dimensions=(rows, columns),
-            encoding="utf-8", codec_errors="replace", timeout=None,
+            encoding="utf-8", codec_errors="replace", timeout=None, preexec_fn=_with_ctrl_c,
         )  # fmt: skip
 
     @property
@@ -105,3 +105,8 @@ def at_terminal(
         if terminal.process.isalive():
             os.killpg(os.getpgid(terminal.process.pid), signal.SIGKILL)
         terminal.process.close(force=True)
+
+
+def _with_ctrl_c() -> None:
+    """What a test starts in a background job inherits that Ctrl-C is ignored; what a person starts obeys it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
