@@ -124,24 +124,15 @@ class Drivers:
                     with metrics.RUNS_DRIVEN.counting():
                         await self._go_on(run_id)
         except StorageFailed as error:
-            self._wait(run_id, error)
+            self._store.waits.rest(stream_of(run_id), error)
             return False
         except LeaseLost:
             raise
-        except Exception as error:  # noqa: BLE001 (logged below)
+        except Exception as error:  # noqa: BLE001 (the wait logs it)
             # Nobody awaits a driver: the run would rest until the service starts again, and nothing would say why.
-            self._wait(run_id, Unexpected(error))
+            self._store.waits.rest(stream_of(run_id), Unexpected(error))
             return False
         return True
-
-    def _wait(self, run_id: str, error: StorageFailed) -> float:
-        """Let it be known that the run waits; returns for how many seconds."""
-        wait = self._store.waits.begin(stream_of(run_id), error.message)
-        if wait is None:
-            return PULSE_SECONDS
-        said = {"reason": error.message, "hint": error.hint, "pause": wait.pause}
-        log.error("the run waits for its database", exc_info=error.__cause__, **said)
-        return wait.pause
 
     async def _go_on(self, run_id: str) -> None:
         """Drive the run until it stops, over failures of the database."""
@@ -154,7 +145,7 @@ class Drivers:
                     await self._back_again(run_id, wait)
                 await self._drive_here(run_id)
             except StorageFailed as error:
-                await asyncio.sleep(self._wait(run_id, error))
+                await asyncio.sleep(self._store.waits.rest(stream_of(run_id), error))
             else:
                 return
 

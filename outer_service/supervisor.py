@@ -166,24 +166,15 @@ class Supervisor:
                         await self._over_failures(campaign_id)
                     self._over.add(campaign_id)
         except StorageFailed as error:
-            self._wait(campaign_id, error)
+            self._store.waits.rest(stream_of(campaign_id), error)
             return False
         except LeaseLost:
             raise
-        except Exception as error:  # noqa: BLE001 (logged below)
+        except Exception as error:  # noqa: BLE001 (the wait logs it)
             # Nobody awaits this: the campaign would rest until the service starts again, and nothing would say why.
-            self._wait(campaign_id, Unexpected(error))
+            self._store.waits.rest(stream_of(campaign_id), Unexpected(error))
             return False
         return True
-
-    def _wait(self, campaign_id: str, error: StorageFailed) -> float:
-        """Let it be known that the campaign waits; returns for how many seconds."""
-        wait = self._store.waits.begin(stream_of(campaign_id), error.message)
-        if wait is None:
-            return _PULSE_SECONDS
-        said = {"reason": error.message, "hint": error.hint, "pause": wait.pause}
-        log.error("the campaign waits for its database", exc_info=error.__cause__, **said)
-        return wait.pause
 
     async def _over_failures(self, campaign_id: str) -> None:
         """Supervise to the end, over failures of the database."""
@@ -195,7 +186,7 @@ class Supervisor:
                     await self._back_again(campaign_id, wait)
                 await self._go_on(campaign_id)
             except StorageFailed as error:
-                await asyncio.sleep(self._wait(campaign_id, error))
+                await asyncio.sleep(self._store.waits.rest(stream_of(campaign_id), error))
             else:
                 return
 

@@ -14,7 +14,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import structlog
+
 from service_kit.errors import StorageFailed
+
+log = structlog.get_logger("service_kit.waits")
 
 HEALTH_NAME = "bilevel.storage"
 """Name under which ``grpc.health.v1`` says NOT_SERVING while something waits. The service itself goes on serving: it
@@ -78,6 +82,14 @@ class Waits:
         self._waits[name] = wait = Wait(reason, pause)
         self._changed.set()
         return wait
+
+    def rest(self, name: str, error: StorageFailed) -> float:
+        """``name`` waits because of ``error``; returns for how many seconds. The first one is logged."""
+        wait = self.begin(name, error.message)
+        if wait is None:
+            return FIRST_PAUSE
+        log.error(WAITS, exc_info=error.__cause__, reason=error.message, hint=error.hint, pause=wait.pause)
+        return wait.pause
 
     def got_on(self, name: str) -> None:
         """What ``name`` works towards has been committed: its next wait is a first one."""
