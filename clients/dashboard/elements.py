@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from nicegui import ui
@@ -178,3 +178,18 @@ def words_filter(what: str, among: str, *, debounce: int = 0) -> ui.input:
     return ui.input(placeholder=f"Filter by {among}").props(
         f'dense outlined clearable type=search{wait} aria-label="Filter {what}" aria-keyshortcuts=/'
     )
+
+
+def by_trial(run_id: str, columns: Sequence[str], rows: Iterable[tuple[int, Sequence[str]]]) -> None:
+    """A table of what differed from trial to trial; its first column leads to each trial's page."""
+    with box("div", "scroll"), box("table", "plain-table left"):
+        with box("thead"), box("tr"):
+            for name in ("trial", *columns):
+                text("th", name).props["scope"] = "col"
+        with box("tbody"):
+            for trial, cells in rows:
+                with box("tr"):
+                    with box("td"):
+                        link(str(trial), f"/runs/{run_id}/trials/{trial}")
+                    for cell in cells:
+                        text("td", cell)

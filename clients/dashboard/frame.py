@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nicegui import app, ui
 
-from clients.dashboard.acts.permission import visitor
 from clients.dashboard.elements import box, link, notice, problem, text
 from clients.dashboard.feeds import Feed, Status
+from clients.dashboard.permission import visitor
 from service_kit.errors import RemoteError
 
 STATIC = Path(__file__).parent / "static"

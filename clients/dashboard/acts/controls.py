@@ -9,10 +9,10 @@ from bilevel.v1 import inner_pb2
 from nicegui import ui
 from nicegui.element import Element
 
-from clients.dashboard.acts.permission import driving_refusal
 from clients.dashboard.elements import box, button, disable, problem, text
 from clients.dashboard.feeds import Status, StreamFeed
 from clients.dashboard.frame import follow
+from clients.dashboard.permission import driving_refusal
 from clients.dashboard.projection.controls import ACTIONS, refusals
 from clients.dashboard.projection.moments import PERSON
 from clients.dashboard.projection.run import RunView

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from nicegui import ui
 
-from clients.dashboard.acts.permission import driving_refusal
 from clients.dashboard.elements import box, button, text
+from clients.dashboard.permission import driving_refusal
 from clients.dashboard.services import Services
 from clients.history import short
 from service_kit.errors import RemoteError

@@ -8,7 +8,7 @@ from bilevel.v1 import trace_pb2
 from nicegui import app, ui
 
 from clients import wording
-from clients.dashboard.elements import box, empty, facts, link, tag, text, words_filter
+from clients.dashboard.elements import box, by_trial, empty, facts, link, tag, text, words_filter
 from clients.dashboard.feeds import Feeds, StreamFeed
 from clients.dashboard.folding import fold
 from clients.dashboard.frame import connection, follow, frame
@@ -174,17 +174,8 @@ def _comparisons(view: RunView, run_id: str) -> None:
     differing = [comparison for comparison in view.memory.comparisons if comparison.differs]
 
     def listed() -> None:
-        with box("div", "scroll"), box("table", "plain-table left"):
-            with box("thead"), box("tr"):
-                for name in ("trial", "without lessons", "with lessons"):
-                    text("th", name).props["scope"] = "col"
-            with box("tbody"):
-                for comparison in differing:
-                    with box("tr"):
-                        with box("td"):
-                            link(str(comparison.trial), f"/runs/{run_id}/trials/{comparison.trial}")
-                        text("td", comparison.without_lessons)
-                        text("td", comparison.with_lessons)
+        cells = [(answer.trial, (answer.without_lessons, answer.with_lessons)) for answer in differing]
+        by_trial(run_id, ("without lessons", "with lessons"), cells)
 
     if differing:
         with box("section", "panel"):

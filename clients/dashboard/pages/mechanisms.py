@@ -6,7 +6,6 @@ from nicegui import ui
 
 from clients import wording
 from clients.dashboard.acts.controls import say
-from clients.dashboard.acts.permission import driving_refusal
 from clients.dashboard.acts.retiring import ask_to_retire
 from clients.dashboard.elements import box, button, disable, empty, facts, link, tag, text
 from clients.dashboard.feeds import Feeds, StreamFeed
@@ -16,6 +15,7 @@ from clients.dashboard.panels.code import code
 from clients.dashboard.panels.gate_report import finding_lines, gate_report
 from clients.dashboard.panels.mechanism import MechanismPage, state_tag
 from clients.dashboard.part import Part
+from clients.dashboard.permission import driving_refusal
 from clients.dashboard.projection.mechanism import before_after, proposed_trials, reason_of, state_of
 from clients.dashboard.projection.research import CampaignView
 from clients.dashboard.projection.run import RunView

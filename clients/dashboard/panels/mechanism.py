@@ -6,7 +6,7 @@ from bilevel.v1 import outer_pb2
 
 from clients import wording
 from clients.campaign_history import CampaignHistory
-from clients.dashboard.elements import box, facts, link, notice, tag, text
+from clients.dashboard.elements import box, by_trial, facts, link, notice, tag, text
 from clients.dashboard.folding import fold
 from clients.dashboard.panels.code import code
 from clients.dashboard.panels.gate_report import counts_table, finding_lines, gate_report
@@ -105,18 +105,8 @@ def _changes(mechanism: MechanismHistory, run_id: str) -> None:
     shown = mechanism.changes[: -MOST_CHANGES - 1 : -1]
 
     def build() -> None:
-        with box("div", "scroll"), box("table", "plain-table left"):
-            with box("thead"), box("tr"):
-                for name in ("trial", "hook", "without it", "with it"):
-                    text("th", name).props["scope"] = "col"
-            with box("tbody"):
-                for change in shown:
-                    with box("tr"):
-                        with box("td"):
-                            link(str(change.trial), f"/runs/{run_id}/trials/{change.trial}")
-                        text("td", wording.hook(change.hook))
-                        text("td", change.before)
-                        text("td", change.after)
+        cells = [(change.trial, (wording.hook(change.hook), change.before, change.after)) for change in shown]
+        by_trial(run_id, ("hook", "without it", "with it"), cells)
 
     if total := len(mechanism.changes):
         note = str(total) if total <= MOST_CHANGES else f"the newest {MOST_CHANGES} of {total:,}"
