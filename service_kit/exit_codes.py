@@ -27,6 +27,7 @@ class ExitCode(IntEnum):
     RUN_FAILED = 7, "the run failed, was cancelled, or waits for a person"
     BUDGET_SPENT = 8, "the run ended cleanly before its last trial, because a budget was used up"
     UNDECIDED = 9, "the time given was over before everything was checked"
+    LEFT = 10, "the run goes on: whoever followed it left before its end"
     DEFECT = 70, "a defect of bilevel"
     HUNG_UP = 129, "the terminal was closed (SIGHUP)"
     INTERRUPTED = 130, "Ctrl-C (SIGINT)"
@@ -75,9 +76,10 @@ _SHORT = {
     ExitCode.RUN_FAILED: "run failed, cancelled or waiting",
     ExitCode.BUDGET_SPENT: "a budget ended the run",
     ExitCode.UNDECIDED: "time was over",
+    ExitCode.LEFT: "left while the run goes on",
     ExitCode.INTERRUPTED: "Ctrl-C",
 }
-_SOME = {ExitCode.RUN_FAILED, ExitCode.BUDGET_SPENT, ExitCode.UNDECIDED}
+_SOME = {ExitCode.RUN_FAILED, ExitCode.BUDGET_SPENT, ExitCode.UNDECIDED, ExitCode.LEFT}
 """Only of commands that say so."""
 
 

@@ -11,7 +11,7 @@ import typer
 
 from clients.cli.execution import EXIT_CODES, polite
 from clients.cli.options import INNER_DEFAULT, OUTER_DEFAULT, InnerOption, JsonOption, OuterOption, RunArgument
-from service_kit.exit_codes import ExitCode
+from service_kit.exit_codes import ExitCode, exit_codes
 
 if TYPE_CHECKING:
     from clients.inner import InnerClient
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_WATCH_CODES = exit_codes(ExitCode.RUN_FAILED, ExitCode.BUDGET_SPENT, ExitCode.LEFT, done="the run finished")
 
-@app.command(epilog=EXIT_CODES)
+
+@app.command(epilog=_WATCH_CODES)
 @polite
 async def watch(
     run: RunArgument = "latest",
@@ -34,8 +36,9 @@ async def watch(
 
     Fills the screen of a terminal: q quits, p pauses the run and goes on with it, arrows, j and k scroll, ? helps. The
     run goes on when you leave. Where input or output is no terminal, prints a line for each thing that happens until
-    the run is over. --json prints every event of the trace, one a line.
+    the run is over. --json prints every event of the trace, one a line. The exit code says how the run ended.
     """
+    from clients.cli.endings import check_watched
     from clients.cli.lines import LineView
     from clients.cli.resources import find_run, print_json_line, reachable_outer
     from clients.inner import InnerClient
@@ -48,6 +51,8 @@ async def watch(
         if json:
             async for event in inner_client.watch_trace(name, after):
                 print_json_line(to_json(event))
+            over = await inner_client.get_run(name)
+            check_watched(name, over.state, over.state_reason, over.decided_trials, over.spec.max_trials)
             return
         if not plain and all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
             await _watch_on_screen(name, inner_client, outer_client)
@@ -62,6 +67,8 @@ async def watch(
         except asyncio.CancelledError:
             typer.echo(_goes_on(name), err=True)
             raise
+        trace = search.trace
+        check_watched(name, trace.state, trace.state_reason, trace.decided, trace.spec.max_trials)
 
 
 def _goes_on(name: str) -> str:
@@ -73,6 +80,7 @@ async def _watch_on_screen(name: str, inner: InnerClient, outer: OuterClient) ->
     """Until the person leaves; then say how to come back, or how it ended."""
     from clients.campaign_history import CampaignHistory
     from clients.cli.comparison import terminal
+    from clients.cli.endings import check_watched
     from clients.cli.live import display
     from clients.cli.screen.app import WatchApp
     from clients.history import TERMINAL
@@ -84,13 +92,17 @@ async def _watch_on_screen(name: str, inner: InnerClient, outer: OuterClient) ->
         raise asyncio.CancelledError  # SIGTERM or SIGHUP, which Textual takes for a wish to leave
     if refusal is not None:
         raise refusal
-    if app.feed.view.state in TERMINAL:
+    view = app.feed.view
+    if view.state in TERMINAL:
         above = app.above.view if app.above is not None else CampaignHistory()
-        terminal().print(display([Search(name, above.name, app.feed.view, above)]))
+        terminal().print(display([Search(name, above.name, view, above)]))
     else:
         typer.echo(_goes_on(name))
     if app.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
+    if view.state not in TERMINAL:
+        raise typer.Exit(ExitCode.LEFT)
+    check_watched(name, view.state, view.state_reason, view.decided, view.spec.max_trials)
 
 
 @app.command(epilog=EXIT_CODES)

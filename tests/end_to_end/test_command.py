@@ -233,6 +233,11 @@ def test_a_run_is_paused_resumed_and_cancelled(services: Services) -> None:
     assert "pauses when its current trials have ended" in paused.stdout or "is paused" in paused.stdout
     assert services.bilevel("cancel", run, "--reason", "seen enough").returncode == 0
     assert "cancelled" in services.bilevel("runs").stdout
+    watched = services.bilevel("watch", run)
+    assert (watched.returncode, f"{run} was cancelled: seen enough" in watched.stderr) == (7, True)
+    watched = services.bilevel("watch", run, "--json", "--after", "3")
+    assert (watched.returncode, json.loads(watched.stderr)["error"]["kind"]) == (7, "RUN_FAILED")
+    assert all(int(json.loads(line)["sequence"]) > 3 for line in watched.stdout.splitlines())
 
 
 def test_a_run_is_driven_by_hand(services: Services) -> None:

@@ -103,7 +103,7 @@ def test_the_screen_scrolls_takes_a_new_size_and_has_no_colours_where_none_are_w
         assert {cell.fg for row in terminal.screen.buffer.values() for cell in row.values()} == {"default"}
         assert not re.search(r"\x1b\[([0-9]+;)*(3[0-8]|9[0-7])(;[0-9]+)*m", terminal.raw)
         terminal.press("q")
-        assert terminal.finish() == 0
+        assert terminal.finish() == 10, "the run goes on"
         assert terminal.restored
 
 
@@ -148,6 +148,17 @@ def test_a_finished_run_stays_on_the_screen_until_it_is_left(services: Services)
         assert terminal.finish() == 0
         assert terminal.restored
         assert "trial 3/3" in terminal.text
+
+
+@pytest.mark.long
+def test_a_cancelled_run_says_so_when_it_is_left(services: Services, live: str) -> None:
+    assert services.bilevel("cancel", live, "--reason", "seen enough").returncode == 0
+    with watching(services.user, services.inner, live, 80, 24) as terminal:
+        terminal.wait_for("the run is over; q leaves")
+        terminal.press("q")
+        assert terminal.finish() == 7
+        assert terminal.restored
+        assert f"{live} was cancelled: seen enough" in " ".join(terminal.text.split())
 
 
 @pytest.mark.long

@@ -163,6 +163,8 @@ def test_a_run_that_a_budget_ends_has_a_code_of_its_own(services: Services) -> N
     error = json.loads(done.stderr)["error"]
     assert error["kind"] == "BUDGET_SPENT"
     assert "of 30 trials: the budget of 30000 tokens" in error["message"]
+    watched = services.bilevel("watch", json.loads(done.stdout)["run"])
+    assert (watched.returncode, "of 30 trials: the budget of 30000 tokens" in watched.stderr) == (8, True)
 
 
 def test_who_is_not_let_in_is_told_so(user: User, own_task: str) -> None:

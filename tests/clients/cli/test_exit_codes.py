@@ -105,6 +105,10 @@ def test_codes_above_128_are_signals_and_no_two_are_the_same() -> None:
     }
     assert len({code.value for code in ExitCode}) == len(list(ExitCode))
     assert all(code.meaning for code in ExitCode)
-    assert set(OF_KIND.values()) | {ExitCode.DONE, ExitCode.FAILED, ExitCode.UNDECIDED, ExitCode.PIPE_CLOSED} == set(
-        ExitCode
-    )
+    assert set(OF_KIND.values()) | {
+        ExitCode.DONE,
+        ExitCode.FAILED,
+        ExitCode.UNDECIDED,
+        ExitCode.LEFT,
+        ExitCode.PIPE_CLOSED,
+    } == set(ExitCode)
