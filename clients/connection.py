@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2
 
 from clients.addresses import ServiceAddress
 from service_kit.addresses import parse_address
-from service_kit.errors import RemoteError
+from service_kit.errors import RemoteError, naming
 from service_kit.security.channels import ChannelSecurity, open_channel
 from service_kit.server import MESSAGE_LIMITS
 from service_kit.status import remote_error
@@ -147,7 +147,9 @@ def connect(target: ServiceAddress, methods: Methods | None = None) -> Connectio
         # Loopback and named hosts are reached directly: a proxy for the web does not lead to them.
         ("grpc.enable_http_proxy", 0),
     ]
-    return Connection(open_channel(target.address, ChannelSecurity.load(), options), target)
+    security = ChannelSecurity.load()
+    with naming("BILEVEL_CA"):  # the files were read just now: what is left is a token that must not go in clear text
+        return Connection(open_channel(target.address, security, options), target)
 
 
 def unreachable(target: ServiceAddress) -> RemoteError:

@@ -21,7 +21,7 @@ import structlog
 import uvicorn
 
 from service_kit.addresses import parse_address, publish
-from service_kit.errors import ServiceError
+from service_kit.errors import InvalidArgument, ServiceError
 from service_kit.security.tls import ServerTls
 
 MOST_CONNECTIONS = 1024
@@ -46,14 +46,16 @@ class WebSettings:
     """Whether the application wants to hear of start and end."""
     grace: int = 5
     """Seconds that running requests get to finish after SIGTERM."""
+    field: str = "--listen"
+    """The option that chose it, for messages."""
 
 
 async def serve_web(application: Any, settings: WebSettings, on_listening: Callable[[str], None]) -> None:
     """Serve until a signal; ``on_listening`` is told the bound address.
 
-    Raises :class:`ServiceError` when the address cannot be had or a certificate not be read.
+    Raises :class:`InvalidArgument` when the address cannot be had, :class:`ServiceError` for a certificate that cannot.
     """
-    listener = _bind(settings.listen)
+    listener = _bind(settings.listen, settings.field)
     host = parse_address(settings.listen)[0]
     port = listener.getsockname()[1]
     config = uvicorn.Config(
@@ -80,17 +82,18 @@ async def serve_web(application: Any, settings: WebSettings, on_listening: Calla
         raise ServiceError("the server could not start", hint="Its log says why.")
 
 
-def _bind(listen: str) -> socket.socket:
-    host, port = parse_address(listen)
+def _bind(listen: str, field: str) -> socket.socket:
+    host, port = parse_address(listen, field)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise ServiceError(
-            f"cannot listen on {listen}: {error.strerror}",
-            hint="Choose another address (--listen HOST:PORT, or --host and --port); port 0 takes any free port.",
+        raise InvalidArgument.of(
+            field,
+            f"cannot listen on {listen}: {(error.strerror or str(error)).lower()}",
+            hint="Choose another address; port 0 takes any free port.",
         ) from error
     return listener
 

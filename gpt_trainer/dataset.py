@@ -25,7 +25,7 @@ from gpt_trainer.packing import cut, pack
 from gpt_trainer.presets import Preset
 from gpt_trainer.text_files import SPLITS
 from gpt_trainer.tokenizer import Tokenizer
-from service_kit.errors import ServiceError
+from service_kit.errors import InvalidArgument, ServiceError
 
 FORMAT = 2
 """Raised whenever splitting or packing changes, so that older caches are not read."""
@@ -80,7 +80,7 @@ def prepare(preset: Preset, cache: Path, announce: Announce = lambda _: None) ->
 
     A lock makes a second process wait for the first, and the result appears under its name only when it is complete.
     Raises what :func:`gpt_trainer.corpus.find_corpus` raises, UnreadableText and :class:`TooLittleText` for unfit
-    files, and ServiceError when the cache folder cannot be written.
+    files, and InvalidArgument when the cache folder cannot be written.
     """
     return prepare_corpus(find_corpus(preset.corpus, cache), preset.vocabulary, preset.context, cache, announce)
 
@@ -97,8 +97,12 @@ def prepare_corpus(
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = (folder.parent / f"{folder.name}.lock").open("w")
         except OSError as error:
-            problem = f"the cache folder {cache} cannot be written: {error.strerror}"
-            raise ServiceError(problem, hint="Set BILEVEL_CACHE to a folder of yours.") from error
+            reason = (error.strerror or str(error)).lower()
+            raise InvalidArgument.of(
+                "BILEVEL_CACHE",
+                f"must be a folder that can be written; {cache}: {reason}",
+                hint="Set BILEVEL_CACHE to a folder of yours.",
+            ) from error
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.exists():

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gpt_trainer.trial import Progress, TrialResult
-from service_kit.errors import ServiceError
+from service_kit.errors import InvalidArgument, ServiceError
 
 FLUSH_EVERY = 2
 """Seconds after which what was recorded is on disk."""
@@ -36,8 +36,10 @@ class EventFiles:
         try:
             self._writer = EventFileWriter(str(folder), flush_secs=FLUSH_EVERY)
         except OSError as error:
-            raise ServiceError(
-                f"the folder {folder} cannot be written: {error.strerror}", hint="Give --tensorboard another folder."
+            raise InvalidArgument.of(
+                "--tensorboard",
+                f"must be a folder that can be written; {folder}: {(error.strerror or str(error)).lower()}",
+                hint="Give --tensorboard another folder.",
             ) from error
         self._tokens = 0
 

@@ -51,7 +51,7 @@ def options_of(parsed: argparse.Namespace) -> Options:
         parsed.loopback_tasks if parsed.loopback_tasks is not None else TaskAddress(parsed.listen).on_this_machine
     )
     if not tasks and not loopback:
-        hint = "For example --task gpt=127.0.0.1:7401, once `python -m gpt_trainer serve --listen 127.0.0.1:7401` runs."
+        hint = "For example --task gpt=127.0.0.1:7401, once `bilevel serve trainer` runs."
         raise InvalidArgument.of("--task", f"must name at least one task, here or in {TASKS_VARIABLE}", hint=hint)
     server = ServerSettings.secured(parsed.listen, parsed.address_file, insecure=parsed.insecure)
     paths, sandbox = PathSettings.load(), SandboxPolicy(allow_weak=parsed.allow_weak_sandbox)

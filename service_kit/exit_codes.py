@@ -19,7 +19,10 @@ class ExitCode(IntEnum):
 
     DONE = 0, "done; what the command measures holds"
     FAILED = 1, "what the command measures does not hold, or it failed for a reason without a number of its own"
-    WRONG_INPUT = 2, "wrong input: an argument, an option, a setting or a file"
+    WRONG_INPUT = (
+        2,
+        "wrong input: an argument, option, setting or file, or an address or folder of yours that cannot be used",
+    )
     UNREACHABLE = 3, "a service, a task, a database or a model endpoint cannot be reached, or is not what answers there"
     NOT_LET_IN = 4, "not let in: no token or key, a wrong or expired one, or one without the role"
     NOT_FOUND = 5, "what was named does not exist"

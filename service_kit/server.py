@@ -25,7 +25,7 @@ from grpc_reflection.v1alpha import reflection
 from service_kit.addresses import is_loopback, parse_address, publish
 from service_kit.calls import CallInterceptor
 from service_kit.complaint import complain
-from service_kit.errors import InvalidConfiguration, ServiceError, naming
+from service_kit.errors import InvalidArgument, InvalidConfiguration, ServiceError, naming
 from service_kit.exit_codes import ExitCode
 from service_kit.security.auth import AuthInterceptor
 from service_kit.security.limits import MAX_STREAMS, StreamLimit
@@ -156,7 +156,7 @@ async def serving(
     end with :class:`Draining`, which tells clients to open them again. ``hurry`` cuts the grace short.
     ``on_stop`` runs after the last call has ended, whatever happened before. While one of ``waits`` lasts, health says
     NOT_SERVING for HEALTH_NAME of :mod:`service_kit.waits`, and for that name only.
-    Raises :class:`ServiceError` when the address cannot be bound and :class:`InvalidArgument` for a bad ``listen``.
+    Raises :class:`InvalidArgument` for a bad ``listen`` and for an address that cannot be bound.
     """
     async with (
         exposed(MetricsSettings.load()),
@@ -231,13 +231,14 @@ async def _drain(server: grpc.aio.Server, grace: float, hurry: asyncio.Event) ->
 
 
 def must_be_free(settings: ServerSettings) -> None:
-    """Raises :class:`ServiceError` where ``settings.listen`` cannot or must not be served: for a service to find out
+    """Raises :class:`InvalidArgument` where ``settings.listen`` cannot or must not be served: for a service to find out
     before it touches its database. Another process may still take the address before :func:`serve` does."""
     if not settings.listen.startswith("unix:"):
         host, port = parse_address(settings.listen)
         open_to_all = settings.tls is None or settings.tokens is None
         if open_to_all and not settings.insecure and not is_loopback(host):
-            raise ServiceError(
+            raise InvalidArgument.of(
+                "--listen",
                 f"refusing to listen on {settings.listen}: it is reachable from other machines without TLS and tokens",
                 hint="Listen on 127.0.0.1; or set BILEVEL_TLS_CERT, BILEVEL_TLS_KEY and BILEVEL_TOKENS, which "
                 "`bilevel certs` and `bilevel tokens add` make; or pass --insecure if the network is trusted.",
@@ -264,10 +265,10 @@ def _bind(server: grpc.aio.Server, settings: ServerSettings) -> str:
     return f"[{host}]:{bound}" if ":" in host else f"{host}:{bound}"
 
 
-def _taken(settings: ServerSettings, error: OSError | RuntimeError) -> ServiceError:
+def _taken(settings: ServerSettings, error: OSError | RuntimeError) -> InvalidArgument:
     why = (getattr(error, "strerror", None) or str(error)).lower()
     hint = "Choose another address with --listen HOST:PORT; port 0 takes any free port."
-    return ServiceError(f"cannot listen on {settings.listen}: {why}", hint=hint)
+    return InvalidArgument.of("--listen", f"cannot listen on {settings.listen}: {why}", hint=hint)
 
 
 def _try_bind(host: str, port: int) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import typer
 
-from clients.addresses import TRAINER
 from clients.cli.execution import polite
 
 app = typer.Typer(no_args_is_help=True, help="Start one service. `bilevel serve SERVICE --help` shows its options.")
@@ -39,8 +38,7 @@ def outer(context: typer.Context) -> None:
 @polite
 def trainer(context: typer.Context) -> None:
     """The task gpt: trains small GPTs. By default at 127.0.0.1:7401."""
-    chosen = any(argument.split("=")[0] in ("--listen", "--help") for argument in context.args)
-    _become("gpt_trainer", ["serve", *([] if chosen else ["--listen", TRAINER.address]), *context.args])
+    _become("gpt_trainer.as_service", context.args)
 
 
 @app.command(context_settings=_PASS_ON, add_help_option=False)

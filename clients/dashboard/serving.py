@@ -46,7 +46,7 @@ async def serve_dashboard(dashboard: Dashboard) -> None:
     Raises :class:`InvalidArgument` for wrong settings, and where the dashboard would be open to more than its user
     without ``insecure``; :class:`ServiceError` for an address that cannot be had.
     """
-    host = parse_address(dashboard.listen)[0]
+    host = parse_address(dashboard.listen, "--host")[0]
     door, network = DoorSettings.load(), ServerNetworkSettings.load()
     door.digests()
     tls = None
@@ -81,5 +81,5 @@ async def serve_dashboard(dashboard: Dashboard) -> None:
     EventGuard(core.sio, opened_by)
     scheme = "https" if tls is not None else "http"
     guarded = Guard(create_app(dashboard.inner, dashboard.outer), door, frozenset({host.lower()}))
-    settings = WebSettings(dashboard.listen, dashboard.address_file, tls, lifespan=True)
+    settings = WebSettings(dashboard.listen, dashboard.address_file, tls, lifespan=True, field="--port")
     await serve_web(guarded, settings, lambda address: log.info("listening", url=f"{scheme}://{address}/"))

@@ -9,7 +9,7 @@ import structlog
 
 from service_kit import logs
 from service_kit.addresses import is_loopback, parse_address
-from service_kit.errors import ServiceError
+from service_kit.errors import InvalidArgument
 from service_kit.extras import optional
 from service_kit.server import run
 
@@ -32,9 +32,10 @@ def main() -> None:
 
 
 async def serve(listen: str, address_file: Path | None, *, insecure: bool = False) -> None:
-    """Serve on ``listen`` until a signal. Raises :class:`ServiceError` when the address cannot be had."""
+    """Serve on ``listen`` until a signal. Raises :class:`InvalidArgument` when the address cannot be had."""
     if not is_loopback(parse_address(listen, "--listen")[0]) and not insecure:
-        raise ServiceError(
+        raise InvalidArgument.of(
+            "--listen",
             f"refusing to listen on {listen}: other machines can reach it",
             hint="Listen on 127.0.0.1, or say --insecure if that is what you want.",
         )

@@ -11,7 +11,7 @@ import structlog
 from pydantic import Field, model_validator
 
 from service_kit.addresses import is_loopback, parse_address
-from service_kit.errors import ServiceError
+from service_kit.errors import InvalidArgument
 from service_kit.extras import optional
 from service_kit.settings import EnvironmentSettings
 from service_kit.telemetry.instruments import Histogram
@@ -44,7 +44,7 @@ class MetricsSettings(EnvironmentSettings):
 async def exposed(settings: MetricsSettings) -> AsyncIterator[str | None]:
     """Metrics for the length of the block; yields the address, or None where none were asked for.
 
-    Raises :class:`ServiceError` without the extra and for an address that cannot be had.
+    Raises :class:`ServiceError` without the extra, :class:`InvalidArgument` for an address that cannot be had.
     """
     if settings.listen is None:
         yield None
@@ -58,7 +58,8 @@ async def exposed(settings: MetricsSettings) -> AsyncIterator[str | None]:
     try:
         server, thread = prometheus.start_http_server(port, host, registry)
     except OSError as error:
-        raise ServiceError(
+        raise InvalidArgument.of(
+            "BILEVEL_METRICS",
             f"cannot expose metrics on {settings.listen}: {(error.strerror or str(error)).lower()}",
             hint="Give each service a BILEVEL_METRICS of its own; port 0 takes any free port.",
         ) from None

@@ -219,10 +219,55 @@ def test_a_busy_port_is_said(user: User, service: str, tmp_path: Path) -> None:
         kept = ("--database", f"sqlite:///{database}")
         options = {"inner": ("--task", "own=127.0.0.1:1", *kept), "outer": ("--inner", "127.0.0.1:1", *kept)}
         done = user.bilevel("serve", service, "--listen", address, *options.get(service, ()))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert not database.exists(), "it was found before anything was opened"
-    assert f"cannot listen on {address}: address already in use" in done.stderr.replace("Address", "address")
-    assert "--listen" in done.stderr
+    assert f"--listen: cannot listen on {address}: address already in use" in done.stderr
+
+
+def test_what_a_service_is_told_and_cannot_use_is_wrong_input(user: User, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = str(busy.getsockname()[1])
+        tries: list[tuple[tuple[str, ...], dict[str, str], str]] = [
+            (("serve", "trainer", "--listen", f"127.0.0.1:{port}"), {}, "--listen: cannot listen on"),
+            (("serve", "trainer", "--listen", "0.0.0.0:0"), {}, "--listen: refusing to listen on"),
+            (
+                ("serve", "trainer", "--listen", "127.0.0.1:0"),
+                {"BILEVEL_CACHE": str(blocked / "cache")},
+                "BILEVEL_CACHE: must be a folder that can be written",
+            ),
+            (("serve", "inner", "--listen", "0.0.0.0:0"), {}, "--listen: refusing to listen on"),
+            (
+                ("serve", "inner", "--listen", "127.0.0.1:0"),
+                {"BILEVEL_METRICS": f"127.0.0.1:{port}"},
+                "BILEVEL_METRICS: cannot expose metrics",
+            ),
+            (("serve", "researcher", "--listen", "0.0.0.0:0"), {}, "--listen: refusing to listen on"),
+            (("dashboard", "--port", port), {}, "--port: cannot listen on"),
+            (("dashboard", "--host", "0.0.0.0"), {}, "--host: refusing to listen on"),
+            (("dashboard", "--host", ""), {}, "--host: must be HOST:PORT"),
+            (
+                ("dashboard", "--port", "0"),
+                {"BILEVEL_DASHBOARD_PASSWORD_FILE": str(tmp_path)},
+                "BILEVEL_DASHBOARD_PASSWORD_FILE: cannot read the dashboard's password file",
+            ),
+            (("runs", "--inner", "192.0.2.1:1"), {"BILEVEL_TOKEN": "blv_secret"}, "BILEVEL_CA: refusing to send a"),
+        ]
+        for words, variables, message in tries:
+            needed = ("--task", "own=127.0.0.1:1") if "inner" in words else ()
+            done = user.bilevel(*words, *needed, **variables)
+            assert (done.returncode, message in done.stderr) == (2, True), (words, done.stderr)
+            assert "Errno" not in done.stderr
+            assert "blv_secret" not in done.stderr
+
+
+@pytest.mark.parametrize("service", ["inner", "outer", "trainer", "researcher"])
+def test_a_services_help_names_the_command_that_was_typed(user: User, service: str) -> None:
+    done = user.bilevel("serve", service, "--help")
+    assert done.returncode == 0
+    assert f"usage: bilevel serve {service} [" in " ".join(done.stdout.split()).replace("Usage", "usage")
+    assert "python -m" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,8 @@ def test_wrong_input_is_one_clear_message(arguments: list[str], code: int, words
 def test_a_cache_folder_that_cannot_be_written_is_one_clear_message(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     ended = command("prepare", BILEVEL_CACHE=str(tmp_path / "file" / "cache"))
-    assert ended.returncode == 1
-    assert "cannot be written" in ended.stderr
+    assert ended.returncode == 2
+    assert "BILEVEL_CACHE: must be a folder that can be written" in ended.stderr
     assert "Set BILEVEL_CACHE" in ended.stderr
     assert "Traceback" not in ended.stderr
 
@@ -128,7 +128,7 @@ def test_a_cache_folder_that_cannot_be_written_is_one_clear_message(tmp_path: Pa
 def test_a_busy_port_is_one_clear_message(dataset: Dataset) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ended = command("serve", "--listen", f"127.0.0.1:{taken.getsockname()[1]}", "--workers", "1")
-    assert ended.returncode == 1
+    assert ended.returncode == 2
     assert "address already in use" in ended.stderr
     assert "--listen" in ended.stderr
     assert "Traceback" not in ended.stderr

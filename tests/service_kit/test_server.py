@@ -143,14 +143,14 @@ async def test_a_stuck_call_is_ended_after_the_grace(tmp_path: Path) -> None:
             assert (await asyncio.wait_for(ended(group), 10))[0] == 0
 
 
-async def test_a_busy_port_is_one_clear_message_and_exit_code_1(tmp_path: Path) -> None:
+async def test_a_busy_port_is_one_clear_message_and_wrong_input(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as busy:
         listen = f"127.0.0.1:{busy.getsockname()[1]}"
         async with await start(tmp_path, listen) as group:
             code, _, err = await ended(group)
-    assert code == 1
+    assert code == 2
     assert err == (
-        f"error: cannot listen on {listen}: address already in use\n"
+        f"error: --listen: cannot listen on {listen}: address already in use\n"
         "       Choose another address with --listen HOST:PORT; port 0 takes any free port.\n"
     )
 

@@ -16,6 +16,7 @@ from service_kit.settings import EnvironmentSettings
 
 SHORTEST_PASSWORD = 12
 """Characters."""
+_MAKES_ONE = "For example: openssl rand -base64 24 > FILE"
 
 
 class Access(StrEnum):
@@ -110,10 +111,11 @@ def _from_file(file: Path) -> str:
     try:
         password = file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ServiceError(f"cannot read the dashboard's password file {file}: {error}") from None
+        reason = str(getattr(error, "strerror", None) or "it is no text").lower()
+        raise ServiceError(f"cannot read the dashboard's password file {file}: {reason}", hint=_MAKES_ONE) from None
     if len(password) < SHORTEST_PASSWORD:
         raise ServiceError(
             f"{file} must hold a password of at least {SHORTEST_PASSWORD} characters",
-            hint="For example: openssl rand -base64 24 > FILE",
+            hint=_MAKES_ONE,
         )
     return password

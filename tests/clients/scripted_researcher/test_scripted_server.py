@@ -133,6 +133,6 @@ async def test_a_bad_address_is_one_clear_line(
     async with await start("--listen", listen or taken) as group:
         assert group.stderr is not None
         text = await group.stderr.read()
-        assert await group.wait() != 0
+        assert await group.wait() == 2
     assert said in text
     assert b"Traceback" not in text

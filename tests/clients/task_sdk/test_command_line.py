@@ -92,7 +92,7 @@ def test_a_configuration_that_is_not_measured_is_an_exit_code(
         (["try", "--held-out"], 2, "has no held-out data"),
         (["try", "--budget-fraction", "2"], 2, "--budget-fraction: must be above 0 and at most 1"),
         (["--listen", "nowhere"], 2, "listen: must be HOST:PORT"),
-        (["--listen", "0.0.0.0:0"], 1, "refusing to listen on 0.0.0.0:0"),
+        (["--listen", "0.0.0.0:0"], 2, "--listen: refusing to listen on 0.0.0.0:0"),
     ],
 )
 def test_what_a_user_gets_wrong_is_one_message(
