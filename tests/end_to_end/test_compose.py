@@ -22,6 +22,8 @@ import yaml
 from tests.end_to_end.person import ROOT, wait_until
 
 COMPOSE = shutil.which("docker-compose") or ""
+COMPOSE_2 = os.environ.get("BILEVEL_TEST_COMPOSE_2", "")
+"""A second Compose, of version 2, whose binary .ci/run fetches: it does a shorter round."""
 IMAGE = "python:3.11-slim-bookworm"
 SERVICES = {"researcher", "trainer", "inner", "outer", "dashboard"}
 
@@ -73,6 +75,18 @@ def test_the_files_say_nothing_that_compose_2_calls_obsolete_or_that_compose_1_d
             assert not profiles or profiles == service["profiles"], f"{name} needs {needed}, which may be switched off"
 
 
+@needs_engine
+@pytest.mark.parametrize("command", [command for command in (COMPOSE, COMPOSE_2) if command])
+def test_the_files_with_every_profile_and_the_gpus_are_read_without_a_remark(command: str) -> None:
+    every = Compose("bilevel-test", command, COMPOSE_PROFILES="command,tls,postgres,ollama")
+    assert every("config", "--quiet").stderr == ""
+    with_gpus = every("-f", "docker-compose.yml", "-f", "docker-compose.gpu.yml", "config")
+    assert with_gpus.stderr == ""
+    [device] = yaml.safe_load(with_gpus.stdout)["services"]["trainer"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert device["count"] in ("all", -1)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -83,13 +97,14 @@ def free_port() -> int:
 class Compose:
     """One project of docker-compose: its own containers, network and volumes."""
 
-    def __init__(self, project: str, **settings: str) -> None:
+    def __init__(self, project: str, command: str = COMPOSE, **settings: str) -> None:
         self.project = project
+        self.command = command
         self.settings = settings
 
     def __call__(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [COMPOSE, "--project-name", self.project, *arguments],
+            [self.command, "--project-name", self.project, *arguments],
             cwd=ROOT,
             env={**os.environ, **self.settings},
             capture_output=True,
@@ -215,6 +230,43 @@ def test_with_tls_and_tokens_the_containers_talk_and_nobody_else_does(compose: C
     wait_until(lambda: compose.healthy("dashboard"), 120, "the dashboard's health")
     assert compose.page("/", Accept="*/*")[0] == 401
     assert "asks for its password" in compose.page("/login")[1]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@needs_engine
+def test_a_run_on_the_profiles_databases_and_endpoint_outlives_the_database(compose: Compose) -> None:
+    """With Compose 2 where there is one. The endpoint is the scripted researcher under ollama's name."""
+    for name in ("postgres", "ollama"):
+        folder = ROOT / "tests/end_to_end/stand_ins" / name
+        subprocess.run(["docker", "build", "-q", "-t", f"bilevel-test/{name}", folder], capture_output=True, check=True)
+    compose.command = COMPOSE_2 or COMPOSE
+    databases = {
+        f"BILEVEL_{n}_DATABASE": f"postgresql://bilevel:of-a-test@postgres/{n.lower()}_loop" for n in ("INNER", "OUTER")
+    }
+    compose.settings |= databases | {
+        "COMPOSE_PROFILES": "postgres,ollama",
+        "POSTGRES_IMAGE": "bilevel-test/postgres",
+        "POSTGRES_PASSWORD": "of-a-test",
+        "OLLAMA_IMAGE": "bilevel-test/ollama",
+        "OPENAI_BASE_URL": "http://ollama:11434/v1",
+        "BILEVEL_MODEL": "scripted-researcher",
+    }
+    compose("up", "--detach", "--no-build")
+    options = ("--trials", "8", "--confirm", "0", "--set", "WINDOW_PATTERN=LLLL", "--detach", "--json")
+    run = json.loads(compose.bilevel("run", *options))["run"]
+    wait_until(lambda: compose.run_state(run).get("decided_trials", 0) >= 2, 120, "two trials")
+    compose("kill", "postgres")
+    compose("up", "--detach", "--no-build")
+    wait_until(lambda: compose.run_state(run)["state"] == "RUN_STATE_FINISHED", 240, "the end of the run")
+    assert compose.run_state(run)["decided_trials"] == 8
+    for database, table in (("inner_loop", "events"), ("outer_loop", "events")):
+        count = ["psql", "-h", "127.0.0.1", "-U", "bilevel", "-d", database, "-Atc", f"SELECT count(*) FROM {table}"]
+        rows = compose("exec", "-T", "-e", "PGPASSWORD=of-a-test", "postgres", *count).stdout
+        assert int(rows) > 0, database
+    assert "POST /v1/chat/completions" in compose("logs", "ollama").stdout
+    wait_until(lambda: compose.healthy("dashboard"), 60, "the dashboard's health")
+    assert compose.page("/healthz") == (200, "ok\n")
 
 
 @pytest.mark.long
