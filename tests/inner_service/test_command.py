@@ -18,7 +18,7 @@ WRONG = [
     (["--task", "gpt=127.0.0.1"], "--task: must be HOST:PORT", 2),
     (["--task", "a=127.0.0.1:1", "--task", "a=127.0.0.1:2"], "a is there twice", 2),
     ([*GOOD, "--listen", "here"], "--listen: must be HOST:PORT", 2),
-    ([*GOOD, "--listen", "0.0.0.0:0"], "--insecure", 1),
+    ([*GOOD, "--listen", "0.0.0.0:0"], "--insecure", 2),
     ([*GOOD, "--database", "mysql://x"], "must begin with sqlite:// or postgresql://", 2),
     ([*GOOD, "--database", "sqlite:////proc/nowhere/x.db"], "cannot open the database", 1),
 ]
@@ -65,7 +65,7 @@ def test_a_busy_port_and_a_missing_model_name_are_explained(tmp_path: Path) -> N
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ended = run([*GOOD, "--listen", f"127.0.0.1:{taken.getsockname()[1]}"], tmp_path)
-    assert (ended.returncode, "address already in use" in ended.stderr) == (1, True)
+    assert (ended.returncode, "address already in use" in ended.stderr) == (2, True)
     ended = run(GOOD, tmp_path, OPENAI_API_KEY="sk-swordfish-1234")
     assert (ended.returncode, "BILEVEL_MODEL" in ended.stderr) == (2, True)
     assert "swordfish" not in ended.stderr
